@@ -1,0 +1,1 @@
+"""What all modalities share: arrays, stores, provenance, compute. Knows no modality."""

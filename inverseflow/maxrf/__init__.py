@@ -1,0 +1,1 @@
+"""Macro X-ray fluorescence: from a cube of counts to elemental maps."""

@@ -1,0 +1,27 @@
+"""Shared fixtures: one compute thread per test process, and the folder of measured data."""
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_data():
+    """The folder of measured data: $INVERSEFLOW_DATA, else `shared/data` beside the checkout, else None."""
+    named = os.environ.get("INVERSEFLOW_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if (folder / "xrf").is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    folder = find_data()
+    if folder is None:
+        pytest.skip("measured data not found: set INVERSEFLOW_DATA to the folder that holds xrf/")
+    return folder
