@@ -13,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def find_data():
-    """The folder of measured data: $INVERSEFLOW_DATA, else `shared/data` beside the checkout, else None."""
-    named = os.environ.get("INVERSEFLOW_DATA")
-    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    """The folder of measured data that INVERSEFLOW_DATA names, or None."""
+    folder = Path(os.environ.get("INVERSEFLOW_DATA") or ROOT / "no-data")
     return folder if (folder / "xrf").is_dir() else None
 
 
