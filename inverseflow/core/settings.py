@@ -73,6 +73,8 @@ def _explain(error, config, model):
             f"{_place(loc)}: missing; expected {_expected(schema)} ({schema.get('description', 'required')})"
         )
     got = error["input"]
+    if loc[-1:] == ("[key]",):
+        return f"{_place(loc[:-2])}: expected a name matching {error['ctx']['pattern']}, got {got!r}"
     if error["type"] == "value_error":
         return f"{_place(loc)}: {error['ctx']['error']}"
     schema = _schema_at(model, loc)
@@ -90,13 +92,21 @@ def _resolve(schema, root):
     while True:
         if "$ref" in schema:
             rest = {k: v for k, v in schema.items() if k != "$ref"}
-            schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]] | rest
+            definition = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+            schema = definition | rest | {"about": definition.get("description", "")}
             continue
         options = [o for o in schema.get("anyOf", []) if o.get("type") != "null"]
         if len(options) != 1:
             return schema
         rest = {k: v for k, v in schema.items() if k != "anyOf"}
-        schema = options[0] | rest | {"nullable": True}
+        schema = options[0] | rest | ({"nullable": True} if len(schema["anyOf"]) > 1 else {})
+
+
+def _entries(schema):
+    """The schema of the values of a block with free names, or None."""
+    patterns = schema.get("patternProperties", {})
+    values = next(iter(patterns.values()), schema.get("additionalProperties"))
+    return values if isinstance(values, dict) else None
 
 
 def _schema_at(model, loc):
@@ -108,10 +118,10 @@ def _schema_at(model, loc):
             schema = schema["properties"][part]
         elif part.isdigit() and "items" in schema:
             schema = schema["items"]
-        elif isinstance(schema.get("additionalProperties"), dict):
-            schema = schema["additionalProperties"]
+        elif _entries(schema):
+            schema = _entries(schema)
         else:
-            break
+            return {}
     return _resolve(schema, root)
 
 
@@ -196,8 +206,7 @@ def table(model):
             default = field.get("default", None if "default" not in field else field["default"])
             required = key in schema.get("required", [])
             field = _resolve(field, root)
-            item = field.get("additionalProperties")
-            entries = _resolve(item, root) if isinstance(item, dict) else {}
+            entries = _resolve(_entries(field) or {}, root)
             if "properties" in entries:
                 below.append((entries, f"{name}.{key}.<name>".lstrip(".")))
             elif "properties" in field:
@@ -212,7 +221,7 @@ def table(model):
             cells = [f"`{key}`", shown, unit, allowed, field.get("description", "")]
             rows.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
         if rows:
-            intro = " ".join(schema.get("description", "").split())
+            intro = " ".join(schema.get("about", schema.get("description", "")).split())
             head = "| key | default | unit | allowed | meaning |\n|-|-|-|-|-|"
             sections.append("\n".join([f"## {name or 'top level'}", "", intro, "", head, *rows, ""]))
         for entry in below:

@@ -1,0 +1,128 @@
+"""Settings of MA-XRF: one frozen model per stage. Defaults, ranges, units and meanings live only here."""
+
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, model_validator
+
+from inverseflow.core.settings import Settings, setting
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+
+
+class SimulateSettings(Settings):
+    """A virtual painting with known truth; its physics comes from another database than the solver's."""
+
+    n_row: int = setting(40, "rows of the scan", ge=2)
+    n_col: int = setting(60, "columns of the scan", ge=2)
+    n_channel: int = setting(1024, "channels of a spectrum", ge=256)
+    counts: float = setting(3000, "mean counts of a spectrum", gt=0)
+    seed: int = setting(0, "seed of the noise and of the layout", ge=0)
+
+
+class SampleSettings(Settings):
+    """One recording: either `path` (measured) or `simulate` (made by the project)."""
+
+    path: str | None = setting(None, "file or folder of the scan; ${VARIABLES} are filled in")
+    simulate: SimulateSettings | None = setting(None, "make this sample instead of reading it")
+    options: dict = setting({}, "options of the reader for this format, such as the data set in an HDF5 file")
+    library_of: Name | None = setting(
+        None, "another sample whose calibration, library and element list are used (same instrument)"
+    )
+    zero_kev: float | None = setting(None, "energy of channel 0, when the file is wrong or silent", "keV")
+    gain_kev: float | None = setting(
+        None, "energy per channel, when the file is wrong or silent", "keV", gt=0
+    )
+    tube_kv: float | None = setting(None, "tube voltage, when the file is silent", "kV", gt=0, le=200)
+    anode: str | None = setting(None, "tube anode as an element symbol, when the file is silent")
+    step_um: float | None = setting(None, "distance between pixels, for scale bars", "um", gt=0)
+    pixel_time_s: float | None = setting(None, "real time of a pixel, for dead time and pile-up", "s", gt=0)
+
+    @model_validator(mode="after")
+    def one_source(self):
+        if (self.path is None) == (self.simulate is None):
+            got = "both" if self.path is not None else "neither"
+            raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
+        return self
+
+
+class SummarizeSettings(Settings):
+    """One pass over the scan: mean, maximum and quantile spectra, a random sample, clusters."""
+
+    block_mb: float = setting(16, "memory of one block of rows", "MB", gt=0, le=1024)
+    n_sample: int = setting(8192, "spectra in the random sample", ge=16)
+    n_cluster: int = setting(32, "groups of similar spectra (k-means on the sample)", ge=1, le=64)
+    top_fraction: float = setting(0.001, "brightest share of each channel in the high quantile", gt=0, lt=1)
+    seed: int = setting(0, "seed of the sample and of the clusters", ge=0)
+
+
+class CalibrateSettings(Settings):
+    """Energy axis, peak width, tails and pile-up from the scan itself."""
+
+
+class TrainSettings(Settings):
+    """Template refinement and the threshold of detection."""
+
+    seed: int = setting(0, "seed of the simulated spectra", ge=0)
+
+
+class DetectSettings(Settings):
+    """Pulses in the summary spectra, and which elements they prove."""
+
+    false_alarm: float = setting(0.001, "probability of claiming an absent element", gt=0, lt=1)
+    allow: tuple[str, ...] | None = setting(None, "only these elements are considered (symbols)")
+    deny: tuple[str, ...] = setting((), "elements that are never considered (symbols)")
+
+
+class DeconvolveSettings(Settings):
+    """Maps of the detected elements with their errors."""
+
+    block_mb: float = setting(16, "memory of one block of rows", "MB", gt=0, le=1024)
+
+
+class BaselinesSettings(Settings):
+    """The usual methods on the same scan, for comparison."""
+
+
+class ExportSettings(Settings):
+    """Result formats of the field."""
+
+
+class FiguresSettings(Settings):
+    """Pictures of the report."""
+
+
+class EvaluateSettings(Settings):
+    """Measures against the truth (synthetic samples) and of consistency."""
+
+
+class MaxrfSettings(Settings):
+    """MA-XRF: from a cube of counts to elemental maps."""
+
+    samples: dict[Name, SampleSettings] = setting(..., "the recordings, by name", min_length=1)
+    mode: Literal["whole", "blocks"] = setting(
+        "whole", "deconvolve a recording in one job or in one job per block"
+    )
+    blocks: int = setting(4, "jobs per recording in mode blocks", ge=1, le=200)
+    summarize: SummarizeSettings = setting(SummarizeSettings, "summary of the scan")
+    calibrate: CalibrateSettings = setting(CalibrateSettings, "calibration")
+    train: TrainSettings = setting(TrainSettings, "library of templates")
+    detect: DetectSettings = setting(DetectSettings, "detection of elements")
+    deconvolve: DeconvolveSettings = setting(DeconvolveSettings, "maps")
+    baselines: BaselinesSettings = setting(BaselinesSettings, "methods to compare with")
+    export: ExportSettings = setting(ExportSettings, "files for other programs")
+    figures: FiguresSettings = setting(FiguresSettings, "pictures")
+    evaluate: EvaluateSettings = setting(EvaluateSettings, "evaluation")
+
+    @model_validator(mode="after")
+    def known_libraries(self):
+        for name, sample in self.samples.items():
+            other = sample.library_of
+            if other is None:
+                continue
+            if other == name or other not in self.samples or self.samples[other].library_of:
+                own = [n for n, s in self.samples.items() if n != name and not s.library_of]
+                raise ValueError(
+                    f"samples.{name}.library_of: expected a sample with its own calibration "
+                    f"({', '.join(own) or 'there is none'}), got {other!r}"
+                )
+        return self

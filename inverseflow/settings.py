@@ -1,0 +1,73 @@
+"""The whole configuration: what the run needs, and one block per modality.
+
+python -m inverseflow.settings writes the JSON schema and config/README.md; with --check it fails when they
+are out of date.
+"""
+
+import sys
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from inverseflow.core.provenance import ROOT
+from inverseflow.core.settings import Settings, schema_text, setting, table
+from inverseflow.maxrf.settings import MaxrfSettings
+
+GENERATED = {
+    "workflow/schemas/config.schema.json": schema_text,
+    "config/README.md": lambda m: _INTRO + table(m),
+}
+_INTRO = """# Every setting
+
+Made from the settings models by `python -m inverseflow.settings`; do not edit.
+`config.yaml` is the default run; a key that is left out has the default below. Overlay your own file with
+`snakemake --configfile config/config.yaml mine.yaml`, or a single key with `--config`.
+
+"""
+Where = Annotated[str, StringConstraints(pattern=r"^(threads|local|slurm|[a-z]+://.+)$")]
+
+
+class SlurmSettings(Settings):
+    """Dask workers as SLURM jobs, for `compute: slurm`."""
+
+    queue: str | None = setting(None, "partition; the cluster's default when left out")
+    workers: int = setting(2, "worker jobs of one core each", ge=1)
+    walltime: str = setting(
+        "01:00:00", "time limit of a worker job", "h:m:s", pattern=r"^(\d+-)?\d+:\d\d:\d\d$"
+    )
+    interface: str | None = setting(None, "network interface that nodes reach each other by, such as ib0")
+    log_directory: str = setting("logs/dask", "folder of the worker logs")
+    memory_mb: int | None = setting(None, "memory of a worker; that of the rule when left out", "MB", ge=100)
+    wait_s: float = setting(300, "how long to wait for the first worker", "s", gt=0)
+    directives: tuple[str, ...] = setting((), "further #SBATCH lines, such as --account=name")
+
+
+class Config(Settings):
+    """One run of the workflow."""
+
+    compute: Where = setting(
+        "threads", "where blocks are computed: threads, local, slurm, or the address of a Dask scheduler"
+    )
+    slurm: SlurmSettings = setting(SlurmSettings, "Dask workers as SLURM jobs")
+    maxrf: MaxrfSettings = setting(..., "MA-XRF")
+
+
+def generated():
+    """{file: text} of everything that is made from the models."""
+    return {ROOT / name: make(Config) for name, make in GENERATED.items()}
+
+
+def main(arguments):
+    stale = [p for p, text in generated().items() if not p.is_file() or p.read_text() != text]
+    if "--check" in arguments:
+        if stale:
+            print("out of date, run `python -m inverseflow.settings`:", *stale, sep="\n  ", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(generated()[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
