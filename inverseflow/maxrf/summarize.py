@@ -15,15 +15,14 @@ N_COMPONENTS = 16
 MAX_GROUPS = 256
 
 
-def summarize(scan, settings, engine=None, block_mb=16):
+def summarize(scan, settings, engine=None):
     """Stream once over a scan and keep its summary.
 
     Parameters
     ----------
     scan : DataArray (row, col, channel) of counts, dask-backed or in memory; attrs of `read.open_scan`.
-    settings : attributes n_sample, n_clusters, top_fraction, seed.
+    settings : `SummarizeSettings`.
     engine : `core.compute.Engine` that maps blocks of rows; None computes them one by one.
-    block_mb : memory of one block; the result does not depend on it.
 
     Returns a Dataset:
     mean (channel) : counts per spectrum.
@@ -54,7 +53,7 @@ def summarize(scan, settings, engine=None, block_mb=16):
     if limit is None:
         limit = np.iinfo(scan.dtype).max if scan.dtype.kind in "ui" else np.inf
 
-    rows = max(1, int(block_mb * 1e6 / (n_col * n_channel * scan.dtype.itemsize)))
+    rows = max(1, int(settings.block_mb * 1e6 / (n_col * n_channel * scan.dtype.itemsize)))
     blocks = [
         (first, scan.data[first : first + rows], chosen[slice(*np.searchsorted(chosen, pixels))])
         for first in range(0, n_row, rows)
@@ -79,7 +78,7 @@ def summarize(scan, settings, engine=None, block_mb=16):
         raise ValueError(f"summarize: all {n_spectra} spectra are zero; check the file and its data type")
 
     sample = np.concatenate(sample)
-    label = cluster(sample, settings.n_clusters, settings.seed)
+    label = cluster(sample, settings.n_cluster, settings.seed)
     names = range(label.max() + 1)
     counts_map = np.concatenate(counts_map)
     saturated_map = np.concatenate(saturated_map)

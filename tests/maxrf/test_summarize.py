@@ -1,16 +1,19 @@
 """The summary equals direct formulae, whatever the blocks and the engine, and refuses what is no count."""
 
-from types import SimpleNamespace
-
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 
 from inverseflow.core.compute import compute
+from inverseflow.maxrf.settings import SummarizeSettings
 from inverseflow.maxrf.summarize import cluster, summarize
 
-SETTINGS = SimpleNamespace(n_sample=200, n_clusters=4, top_fraction=0.02, seed=3)
+SETTINGS = SummarizeSettings(n_sample=200, n_cluster=4, top_fraction=0.02, seed=3)
+
+
+def with_blocks(block_mb):
+    return SETTINGS.model_copy(update={"block_mb": block_mb})
 
 
 def make_scan(shape=(23, 17, 64), dtype=np.uint16, rows=5, seed=0):
@@ -46,14 +49,14 @@ def test_summary_equals_direct_formulae():
 @pytest.mark.parametrize("block_mb", [1e-6, 0.0075, 0.05, 100])
 def test_summary_does_not_depend_on_blocks(block_mb):
     xr.testing.assert_identical(
-        summarize(make_scan(rows=5), SETTINGS), summarize(make_scan(rows=7), SETTINGS, block_mb=block_mb)
+        summarize(make_scan(rows=5), SETTINGS), summarize(make_scan(rows=7), with_blocks(block_mb))
     )
 
 
 @pytest.mark.parametrize("where", ["threads", "local"])
 def test_summary_does_not_depend_on_the_engine(where):
     with compute(where, threads=2, memory_mb=1000) as engine:
-        found = summarize(make_scan(), SETTINGS, engine, block_mb=0.01)
+        found = summarize(make_scan(), with_blocks(0.01), engine)
     xr.testing.assert_identical(found, summarize(make_scan(), SETTINGS))
 
 
@@ -72,7 +75,7 @@ def test_sample_is_unbiased():
     drawn = np.zeros((23, 17))
     scan = make_scan().isel(channel=slice(0, 2)).load()
     for seed in range(60):
-        settings = SimpleNamespace(n_sample=39, n_clusters=1, top_fraction=0.1, seed=seed)
+        settings = SummarizeSettings(n_sample=39, n_cluster=1, top_fraction=0.1, seed=seed)
         found = summarize(scan, settings)
         drawn[found["sample_row"], found["sample_col"]] += 1
     chi2 = ((drawn - 60 * 39 / 391) ** 2 / (60 * 39 / 391 * (1 - 39 / 391))).sum()
@@ -110,7 +113,7 @@ def test_values_that_are_no_counts_are_refused(value):
     counts[4, 2, 7] = value
     scan = xr.DataArray(counts, dims=("row", "col", "channel"))
     with pytest.raises(ValueError, match="in row 4, column 2, channel 7"):
-        summarize(scan, SETTINGS, block_mb=0.001)
+        summarize(scan, with_blocks(0.001))
 
 
 def test_empty_and_zero_scans_are_refused():
