@@ -76,6 +76,17 @@ class DetectSettings(Settings):
 class DeconvolveSettings(Settings):
     """Maps of the detected elements with their errors."""
 
+    weights: Literal["common", "poisson"] = setting(
+        "poisson",
+        "common: one set of weights for all pixels, fastest; poisson: weights of each pixel, maximum likelihood",
+    )
+    bin_sigma: float = setting(0.5, "width of a channel bin in units of the peak sigma", ge=0, le=1)
+    total_variation: float = setting(
+        0.0,
+        "strength of the total-variation prior on the maps, in units of their statistical error; 0: no area_smooth",
+        ge=0,
+        le=10,
+    )
     block_mb: float = setting(16, "memory of one block of rows", "MB", gt=0, le=1024)
 
 
