@@ -1,0 +1,276 @@
+"""Pictures: they hold what they should, at the right place, and are the same file every time."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.image import imread
+
+from inverseflow.maxrf import figures
+from inverseflow.maxrf.lines import line_groups
+from inverseflow.maxrf.response import Response
+from inverseflow.maxrf.templates import Library
+
+RESPONSE = Response(n_channels=1024, zero_kev=-0.1, gain_kev=0.03)
+N_SPECTRA = 5000
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Library, areas, mean spectrum and line groups of a made-up paint: Ca, Fe, Pb, one scatter peak."""
+    groups = line_groups(40, 1, 28, ["Ca", "Fe", "Pb"])
+    names = [g.name for g in groups] + ["Ag-K Compton", "continuum 0", "continuum 1"]
+    kinds = ["element"] * len(groups) + ["scatter", "background", "background"]
+    channel = np.arange(RESPONSE.n_channels)
+    continuum = [np.exp(-0.5 * ((channel - c) / 250) ** 2) for c in (200, 700)]
+    shapes = [RESPONSE.template(g) for g in groups] + [RESPONSE.line(20.6), *continuum]
+    shapes = np.array([s / s.sum() for s in shapes]).T
+    areas = np.full(len(names), 400.0)
+    library = Library(
+        tuple(names), tuple(kinds), shapes, 30, 900, shapes @ areas, response=RESPONSE, thresholds={}
+    )
+    mean = np.random.default_rng(0).poisson(shapes @ areas * N_SPECTRA) / N_SPECTRA
+    return library, areas, mean, groups
+
+
+@pytest.fixture(scope="module")
+def maps():
+    n_row, n_col, names = 20, 33, ["Ca-K", "Fe-K", "Pb-L"]
+    area = np.random.default_rng(1).poisson(50, (3, n_row, n_col)).astype(np.float32)
+    area[1, 2:8, 10:20] += 500
+    area[2] = 0
+    plane = ("row", "col")
+    return xr.Dataset(
+        {
+            "area": (("group", *plane), area),
+            "significance": (("group", *plane), area / np.sqrt(area + 100)),
+            "chi2": (plane, np.random.default_rng(2).chisquare(800, (n_row, n_col)) / 800),
+            "background": (plane, area[0]),
+            "saturated": (plane, np.zeros((n_row, n_col), np.uint16)),
+        },
+        coords={"group": names},
+        attrs={"step_um": 500.0},
+    )
+
+
+def drawn_texts(monkeypatch, draw):
+    """All texts of the figure that `draw` saves."""
+    from matplotlib.text import Text
+
+    found = []
+    monkeypatch.setattr(
+        figures, "_save", lambda fig, path: found.extend(t.get_text() for t in fig.findobj(Text))
+    )
+    draw()
+    return [t for t in found if t]
+
+
+def test_element_sheet_shows_every_map_with_its_scales(maps, monkeypatch):
+    texts = drawn_texts(monkeypatch, lambda: figures.element_sheet(maps, "unused", title="a painting"))
+    for text in ("a painting", "Ca-K", "Fe-K", "Pb-L"):
+        assert texts.count(text) == 1
+    assert texts.count("counts") == 3  # on every colour bar
+    assert texts.count("5 mm") == 3  # 0.4 of 33 pixels of 500 um is 6.6 mm
+    assert "0 % > 3σ" in texts  # the empty map
+
+
+@pytest.mark.parametrize("mark", ["none", "contour", "mask"])
+def test_element_sheet_is_the_same_file_twice(maps, tmp_path, mark):
+    for name in ("a.png", "b.png"):
+        figures.element_sheet(maps, tmp_path / name, groups=["Fe-K"], mark=mark)
+    first = (tmp_path / "a.png").read_bytes()
+    assert first == (tmp_path / "b.png").read_bytes()
+    assert not re.search(rb"tEXt|iTXt|tIME", first), "a date or a version would make every picture differ"
+
+
+def test_the_map_is_drawn_upright_and_in_its_own_proportions(maps, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda fig, path: kept.append(fig))
+    figures.element_sheet(maps, "unused", groups=["Fe-K"])
+    (fig,) = kept
+    ax = next(a for a in fig.axes if a.images)
+    assert ax.bbox.width / ax.bbox.height == pytest.approx(33 / 20, rel=1e-6)
+    fig.canvas.draw()
+    picture = np.asarray(fig.canvas.buffer_rgba())[..., :3].mean(-1)
+
+    def brightness(row, col):  # of the picture where this pixel of the map is drawn
+        x, y = ax.transData.transform((col, row))
+        return picture[picture.shape[0] - 1 - round(y), round(x)]
+
+    assert ax.transData.transform((0, 0))[1] > ax.transData.transform((0, 19))[1]  # row 0 on top
+    assert min(brightness(2, 11), brightness(7, 19)) > 100 > max(brightness(16, 15), brightness(5, 25))
+
+
+def test_element_sheet_refuses_wrong_requests(maps, tmp_path):
+    with pytest.raises(ValueError, match="mark must be 'none', 'contour' or 'mask', got 'both'"):
+        figures.element_sheet(maps, tmp_path / "x.png", mark="both")
+    with pytest.raises(ValueError, match="list of groups is empty"):
+        figures.element_sheet(maps, tmp_path / "x.png", groups=[])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n_cols", "step_um", "expected"),
+    [
+        (100, 500.0, (40, "20 mm")),
+        (80, 250.0, (20, "5 mm")),
+        (90, 1.0, (20, "20 µm")),
+        (64, None, (20, "20 px")),
+        (2, None, (1, "1 px")),
+    ],
+)
+def test_scale_bar_is_round_and_short(n_cols, step_um, expected):
+    length, text = figures.scale_bar_length(n_cols, step_um)
+    assert (length, text) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_large_maps_are_averaged_not_skipped():
+    values = np.zeros((1500, 900))
+    values[1499, 899] = 9  # the last pixel, in a block that is not full
+    small = figures._averaged(values)
+    assert small.shape == (500, 300)
+    assert small[-1, -1] == pytest.approx(1) and small.sum() == pytest.approx(1)
+
+
+def test_mean_spectrum_labels_the_lines_where_they_are(fitted, monkeypatch):
+    library, areas, mean, groups = fitted
+
+    def draw():
+        figures.mean_spectrum(mean, N_SPECTRA, library, areas, "unused", groups, "simulated")
+
+    texts = drawn_texts(monkeypatch, draw)
+    for label in (
+        "Ca Kα",
+        "Ca Kβ",
+        "Fe Kα",
+        "Fe Kβ",
+        "Pb Lα",
+        "Ag-K Compton",
+        "residual (σ)",
+        "energy (keV)",
+    ):
+        assert label in texts, label
+    curves, labels = figures._components(mean, N_SPECTRA, library, areas, library.shapes @ areas, groups)
+    place = {text: energy for energy, _, text, _, _ in labels}
+    assert place["Fe Kα"] == pytest.approx(6.40, abs=0.01)  # keV, mean of Ka1 and Ka2
+    assert place["Pb Lα"] == pytest.approx(10.54, abs=0.02)
+    assert len(curves) == sum(k != "background" for k in library.kinds)
+
+
+def test_a_component_without_counts_has_no_label(fitted):
+    library, areas, mean, groups = fitted
+    areas = areas.copy()
+    areas[library.index("Fe-K")] = 0
+    _, labels = figures._components(mean, N_SPECTRA, library, areas, library.shapes @ areas, groups)
+    assert not [text for _, _, text, _, _ in labels if text.startswith("Fe")]
+
+
+def test_labels_keep_their_order_and_their_distance():
+    fig = figures._figure(10, 4)
+    ax = fig.add_axes([0.1, 0.1, 0.8, 0.5])
+    ax.set_xlim(0, 20)
+    energy = np.concatenate([np.linspace(6, 6.5, 12), [1, 19.99]])
+    figures._labels_on_top(ax, [(e, 1.0, f"{e:.2f}", "k", 1.0) for e in energy])
+    placed = [(t.get_position()[0], float(t.get_text())) for t in ax.texts]
+    assert [e for _, e in sorted(placed)] == sorted(e for _, e in placed)
+    assert np.diff([x for x, _ in placed]).min() > 0.149 * 20 / 8  # 0.15 inch on an axis of 8 inches
+    assert 0 < placed[0][0] and placed[-1][0] < 20
+
+
+@pytest.mark.parametrize(
+    ("assigned", "kind"),
+    [
+        ("Pb-L", "element"),
+        ("Fe-K escape", "escape"),
+        ("Fe-K + Ca-K", "sum peak"),
+        ("Ag-K Compton", "scatter"),
+        ("", "unassigned"),
+        (float("nan"), "unassigned"),
+    ],
+)
+def test_kind_of_a_pulse(assigned, kind):
+    assert figures.kind_of(assigned) == kind
+
+
+def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch, tmp_path):
+    library, areas, mean, groups = fitted
+    rows = [
+        {
+            "spectrum": spectrum,
+            "channel": float(RESPONSE.channel(e)),
+            "sigma_channel": 0.2,
+            "energy_kev": e,
+            "area": 300.0,
+            "sigma_area": 20.0,
+            "assigned": text,
+        }
+        for spectrum in ("mean", "cluster 2", "cluster 10")
+        for e, text in ((3.69, "Ca-K"), (6.4, "Fe-K"), (20.6, "Ag-K Compton"), (15.0, ""))
+    ]
+    pulses = pd.DataFrame(rows)
+
+    def draw():
+        figures.fri_detections({"mean": mean}, N_SPECTRA, pulses, RESPONSE, tmp_path / "a.png")
+
+    draw()
+    assert imread(tmp_path / "a.png").shape[1] > 1000
+    texts = drawn_texts(monkeypatch, draw)
+    assert "mean: 4 pulses" in texts and "Fe-K" in texts and "? 15.00" in texts
+    assert texts.index("cluster 2") < texts.index("cluster 10")
+    assert {"element", "scatter", "unassigned"} <= set(texts)
+
+
+def test_an_empty_table_of_pulses_is_drawn(fitted, tmp_path):
+    columns = ["spectrum", "channel", "sigma_channel", "energy_kev", "area", "sigma_area", "assigned"]
+    empty = pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
+    figures.fri_detections({"mean": fitted[2]}, N_SPECTRA, empty, RESPONSE, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_calibration_figure_shows_residuals_in_ev(fitted, monkeypatch):
+    energy = np.array([3.692, 6.404, 10.551])
+    points = pd.DataFrame(
+        {
+            "label": ["Ca-K Ka1", "Fe-K Ka1", "Pb-L La1"],
+            "energy_kev": energy,
+            "channel": RESPONSE.channel(energy),
+            "sigma_channel": 0.05,
+        }
+    )
+    widths = pd.DataFrame({"energy_kev": energy, "fwhm_ev": [120.0, 140.0, 170.0], "sigma_ev": 3.0})
+
+    def draw():
+        figures.calibration_figure(points, widths, RESPONSE, fitted[2], N_SPECTRA, "unused", "scan")
+
+    texts = drawn_texts(monkeypatch, draw)
+    expected = {"Ca Kα1", "Fe Kα1", "Pb Lα1", "measured - table (eV)", "FWHM (eV)", "noise 80 eV, Fano 0.115"}
+    assert expected <= set(texts)
+
+
+def test_residual_figure_and_quick_look(maps, fitted, tmp_path):
+    figures.residual_figure(maps, tmp_path / "residual.png", "scan")
+    mean = fitted[2]
+    summary = xr.Dataset(
+        {
+            "total_counts": (("row", "col"), maps["area"].sum("group").values),
+            "mean": ("channel", mean),
+            "maximum": ("channel", 9 * mean),
+            "cluster_mean": (("cluster", "channel"), np.stack([mean, 2 * mean])),
+        }
+    )
+    energy = RESPONSE.energy(np.arange(mean.size))
+    figures.quick_look(summary, tmp_path / "quick.png", energy, "scan", 500.0)
+    figures.quick_look(summary, tmp_path / "channels.png", None)
+    for name in ("residual.png", "quick.png", "channels.png"):
+        assert imread(tmp_path / name)[..., :3].std() > 0.05, f"{name} is blank"
+
+
+def test_picture_pages_are_a_pdf_without_a_date(maps, tmp_path):
+    figures.picture_pages(maps, tmp_path / "a.pdf", title="scan", per_page=2)
+    figures.picture_pages(maps, tmp_path / "b.pdf", title="scan", per_page=2)
+    content = (tmp_path / "a.pdf").read_bytes()
+    assert content == (tmp_path / "b.pdf").read_bytes()
+    assert b"CreationDate" not in content
+    assert len(re.findall(rb"/Type /Page\b", content)) == 2
