@@ -80,8 +80,8 @@ def prepare(library, weights="poisson", bin_sigma=0.5):
     condition = np.linalg.cond(gram / np.outer(scale, scale))
     if condition > 1e10:
         raise ValueError(
-            f"the templates cannot be told apart (condition number {condition:.0e}): drop elements whose lines "
-            f"coincide from {list(library.names)}"
+            f"the templates cannot be told apart (condition number {condition:.0e}): "
+            f"drop elements whose lines coincide from {list(library.names)}"
         )
     projector = np.linalg.solve(gram, shapes.T * weight)
     products = leakage = None
