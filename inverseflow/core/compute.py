@@ -10,7 +10,6 @@ order of the items, and BLAS uses one thread inside a task, so nothing depends o
 
 import itertools
 import logging
-import os
 import pickle
 import sys
 import threading
@@ -26,8 +25,8 @@ import dask.threaded
 import threadpoolctl
 
 from inverseflow.core.progress import progress
+from inverseflow.core.provenance import ROOT, prefer_this_package
 
-ROOT = Path(__file__).resolve().parents[2]
 SLURM_DEFAULTS = {
     "workers": 2,
     "queue": None,
@@ -251,14 +250,9 @@ def _hidden_main():
     """Keep worker processes from running the calling script again when they start ("spawn" imports it)."""
     main = sys.modules["__main__"]
     file = main.__dict__.pop("__file__", None)
-    old = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT)] + ([old] if old else []))
+    prefer_this_package()
     try:
         yield
     finally:
         if file is not None:
             main.__file__ = file
-        if old is None:
-            os.environ.pop("PYTHONPATH", None)
-        else:
-            os.environ["PYTHONPATH"] = old

@@ -9,6 +9,7 @@ of settings do not count.
 
 import ast
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -162,6 +163,12 @@ class _Closure:
                 self.want_dotted(f"{meaning}.{rest}" if rest else meaning)
             elif head in module.defined or "*" in module.imports:
                 self.want(path, head)
+
+
+def prefer_this_package():
+    """Make every process started from here import the package beside the Snakefile, installed or not."""
+    others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p not in ("", str(ROOT))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
 
 
 @lru_cache(None)

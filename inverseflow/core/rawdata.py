@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,49 +13,37 @@ SMALL_BYTES = 64_000_000
 """Up to this size raw data are known by their content, above it by sizes and times (see `state_of`)."""
 
 
-def files_of(path):
-    """All files of a raw recording: the file itself, or everything below a folder, sorted.
-
-    A header format brings its data file: `a.rpl` and `a.raw` count together, whichever is named.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file() and p.name != ".snakemake_timestamp")
-    if path.suffix.lower() in (".rpl", ".raw"):
-        pair = [
-            p for p in path.parent.iterdir() if p.stem == path.stem and p.suffix.lower() in (".rpl", ".raw")
-        ]
-        return sorted(pair)
-    sidecars = [p for p in (path.with_suffix(".json"), Path(f"{path}.json")) if p.is_file() and p != path]
-    return [path, *sorted(set(sidecars))]
+def _names(files):
+    """Names of files relative to the folder that holds them all."""
+    if not files:
+        raise FileNotFoundError("no files to fingerprint; expected the files of a recording")
+    folder = os.path.commonpath([Path(f).parent.absolute() for f in files])
+    return {os.path.relpath(Path(f).absolute(), folder): f for f in sorted(files)}
 
 
-@lru_cache(None)
-def state_of(path):
+def state_of(files):
     """A cheap value that changes when raw data change; a rule carries it as a param.
 
-    Small data: digest of the content, so that touching them changes nothing. Large data: digest of relative
-    names, sizes and modification times of all files; a new time then costs one fingerprint, whose unchanged
-    content stops there.
+    Small data: digest of the content, so that touching them changes nothing. Large data: digest of names,
+    sizes and modification times; a new time then costs one fingerprint, and its unchanged content ends the
+    rerun there. Only names relative to the common folder count.
     """
-    files = files_of(path)
-    sizes = [os.stat(f).st_size for f in files]
+    stats = {name: os.stat(file) for name, file in _names(files).items()}
+    small = sum(s.st_size for s in stats.values()) <= SMALL_BYTES
     digest = hashlib.sha256()
-    for file, size in zip(files, sizes):
-        mark = checksum(file) if sum(sizes) <= SMALL_BYTES else os.stat(file).st_mtime_ns
-        digest.update(f"{os.path.relpath(file, path)} {size} {mark}\n".encode())
+    for name, file in _names(files).items():
+        mark = checksum(file) if small else stats[name].st_mtime_ns
+        digest.update(f"{name} {stats[name].st_size} {mark}\n".encode())
     return "raw:" + digest.hexdigest()[:16]
 
 
-def fingerprint(path):
-    """Anchor of a whole recording: bytes, number of files and sha256 over relative names and contents."""
-    files = files_of(path)
-    if not files:
-        raise FileNotFoundError(f"no files in {path}; expected a recording")
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{os.path.relpath(file, path)} {checksum(file)}\n".encode())
-    return {"files": len(files), "bytes": sum(f.stat().st_size for f in files), "sha256": total.hexdigest()}
+def fingerprint(files):
+    """Anchor of a whole recording: number of files, bytes, and sha256 over relative names and contents."""
+    total, size = hashlib.sha256(), 0
+    for name, file in _names(files).items():
+        total.update(f"{name} {checksum(file)}\n".encode())
+        size += os.path.getsize(file)
+    return {"files": len(files), "bytes": size, "sha256": total.hexdigest()}
 
 
 def fingerprint_rows(scan, start, stop):

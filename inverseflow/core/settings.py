@@ -166,30 +166,6 @@ def expand(path, key):
     return str(Path(re.sub(r"\$\{(\w+)\}", value, str(path))).expanduser())
 
 
-def readable(path, key):
-    """Raise ConfigError unless `path` is a readable file, or a readable folder that is not empty."""
-    p = Path(path)
-
-    def refuse(expected, got):
-        raise ConfigError(f"config {key}: expected {expected}, got {path}, {got}")
-
-    try:
-        if p.is_dir():
-            if not os.access(p, os.R_OK | os.X_OK):
-                refuse("a readable folder", "which this user may not read; change its permissions")
-            if next(p.iterdir(), None) is None:
-                refuse("a folder with data", "which is empty; check the path")
-        elif not p.is_file():
-            names = [q.name for q in p.parent.iterdir()] if p.parent.is_dir() else []
-            close = difflib.get_close_matches(p.name, names, 1)
-            hint = f"did you mean {close[0]}?" if close else "check the path"
-            refuse("a file or folder", f"which does not exist; {hint}")
-        elif not os.access(p, os.R_OK):
-            refuse("a readable file", "which this user may not read; change its permissions")
-    except PermissionError:
-        refuse("a readable path", "in a folder that this user may not read; change its permissions")
-
-
 def schema_text(model):
     """The JSON schema of a configuration, as text."""
     return json.dumps(model.model_json_schema(), indent=1, sort_keys=True) + "\n"

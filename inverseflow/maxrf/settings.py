@@ -6,6 +6,7 @@ from pydantic import StringConstraints, model_validator
 
 from inverseflow.core.settings import Settings, setting
 
+Format = Literal["ripple", "bcf", "spectrum", "edf", "hdf5", "npy", "npz", "zarr"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
 
@@ -19,23 +20,34 @@ class SimulateSettings(Settings):
     seed: int = setting(0, "seed of the noise and of the layout", ge=0)
 
 
+class EnergySettings(Settings):
+    """The energy axis, where the file is wrong or silent: energy = zero + gain * channel, channel from 0."""
+
+    zero_kev: float | None = setting(None, "energy of channel 0", "keV")
+    gain_kev: float | None = setting(None, "energy per channel", "keV", gt=0)
+
+
 class SampleSettings(Settings):
     """One recording: either `path` (measured) or `simulate` (made by the project)."""
 
-    path: str | None = setting(None, "file or folder of the scan; ${VARIABLES} are filled in")
+    path: str | None = setting(
+        None, "file, folder or pattern of files of the scan; ${VARIABLES} are filled in"
+    )
     simulate: SimulateSettings | None = setting(None, "make this sample instead of reading it")
-    options: dict = setting({}, "options of the reader for this format, such as the data set in an HDF5 file")
     library_of: Name | None = setting(
         None, "another sample whose calibration, library and element list are used (same instrument)"
     )
-    zero_kev: float | None = setting(None, "energy of channel 0, when the file is wrong or silent", "keV")
-    gain_kev: float | None = setting(
-        None, "energy per channel, when the file is wrong or silent", "keV", gt=0
+    format: Format | None = setting(None, "format of the file, when its name does not say it")
+    dataset: str | None = setting(None, "array inside an HDF5, Zarr or .npz file")
+    detector: int | Literal["sum"] | None = setting(
+        None, "one detector of several; all are summed when left out"
     )
-    tube_kv: float | None = setting(None, "tube voltage, when the file is silent", "kV", gt=0, le=200)
-    anode: str | None = setting(None, "tube anode as an element symbol, when the file is silent")
-    step_um: float | None = setting(None, "distance between pixels, for scale bars", "um", gt=0)
-    pixel_time_s: float | None = setting(None, "real time of a pixel, for dead time and pile-up", "s", gt=0)
+    shape: tuple[int, int] | None = setting(None, "rows and columns, for a plain list of spectra")
+    order: Literal["raster", "snake"] = setting("raster", "snake: every second row was scanned backwards")
+    energy: EnergySettings | None = setting(None, "energy axis, over what the file says")
+    tube_kv: float | None = setting(None, "tube voltage, over what the file says", "kV", gt=0, le=200)
+    anode: str | None = setting(None, "tube anode (element symbol), over what the file says")
+    step_um: float | None = setting(None, "distance between pixels, over what the file says", "um", gt=0)
 
     @model_validator(mode="after")
     def one_source(self):

@@ -1,0 +1,4 @@
+from inverseflow.core.job import job
+
+with job(snakemake) as run:
+    pass
