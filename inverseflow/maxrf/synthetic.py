@@ -1,0 +1,618 @@
+"""MA-XRF scans with known truth: a phantom, a virtual painting, and mixtures of measured spectra.
+
+The physics here shares nothing with the solver's: line energies, ratios, cascades, escape and attenuation
+come from fisx (the solver takes xraylib), and the detector response is a second implementation, on a fine
+energy grid. A truth made by the solver's own model would be an inverse crime: it would hide every error of
+the model.
+
+Every scan is an xarray Dataset:
+
+    counts (row, col, channel)        what the detector recorded
+    area (group, row, col)            expected counts of a line group: lines, tails, shelf, escape peaks
+    shape (component, channel)        unit-area spectra behind the counts, before drift and pile-up
+    amount (component, row, col)      their expected counts, so that shape.T amount is the expected spectrum
+
+with attributes zero_kev, gain_kev, tube_kv, anode, `kind` (synthetic or semi-real), `inverse_crime`, and
+`origin` in words. Components are the line groups and what is no element: "scatter", "continuum",
+"background".
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.interpolate import PchipInterpolator
+from scipy.signal import lfilter
+from scipy.special import erf
+
+GRID_KEV = 0.008  # step of the energy grid that spectra are built on: a fifth of the narrowest peak's sigma
+SILICON_G_CM3 = 2.33
+
+# ---------------------------------------------------------------- the other database
+
+
+@lru_cache(None)
+def _fisx():
+    import fisx
+
+    elements = fisx.Elements()
+    elements.initializeAsPyMca()
+    return elements
+
+
+@lru_cache(None)
+def emission(element, tube_kv, n_energy=12):
+    """Line groups of an element under a tube: {"Pb-L": (energy_kev, rate cm2/g)}, from fisx.
+
+    Rates include cascades and Coster-Kronig transitions and are averaged over Kramers' spectrum of the tube.
+    Lines below 0.5 % of their group are left out.
+    """
+    energy, weight = tube_spectrum(tube_kv, n_energy)
+    lines = {}
+    for e, w in zip(energy, weight):
+        for factors in _fisx().getExcitationFactors(element, float(e)):
+            for (
+                label,
+                line,
+            ) in factors.items():  # "KL3", "L3M5": a Coster-Kronig line "L1L3" ends in its own shell
+                shell, final = label[0], label[1] if label[0] == "K" else label[2]
+                if final != shell:
+                    key = shell, round(line["energy"], 5)
+                    lines[key] = lines.get(key, 0.0) + w * line["rate"]
+    groups = {}
+    for shell in "KLM":
+        found = sorted((e, r) for (s, e), r in lines.items() if s == shell)
+        if found:
+            e, r = np.array(found).T
+            keep = r > 0.005 * r.sum()
+            groups[f"{element}-{shell}"] = (e[keep], r[keep])
+    return groups
+
+
+def tube_spectrum(tube_kv, n_energy):
+    """Kramers' bremsstrahlung: energies in keV and photon weights (sum 1)."""
+    energy = np.linspace(1.2, tube_kv, n_energy, endpoint=False)
+    weight = tube_kv / energy - 1
+    return energy, weight / weight.sum()
+
+
+def mass_attenuation(formula, energy_kev):
+    """Attenuation coefficient in cm2/g of a chemical formula at energies in keV, from fisx."""
+    energy_kev = [float(e) for e in np.atleast_1d(np.maximum(energy_kev, 0.2))]
+    return np.array(_fisx().getMassAttenuationCoefficients(formula, energy_kev)["total"])
+
+
+# ---------------------------------------------------------------- the other detector
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A silicon drift detector, built on an energy grid instead of from closed formulae.
+
+    noise_ev: electronic noise, FWHM; fano; tail_fraction, shelf_fraction: shares of a line at 5.9 keV that
+    are collected incompletely, scaled with the absorption in silicon; tail_kev: slope of the tail; escape:
+    silicon escape peaks; silicon_mm; window: (formula, g/cm2) pairs between sample and silicon.
+    """
+
+    n_channels: int = 1024
+    zero_kev: float = -0.05
+    gain_kev: float = 0.03
+    noise_ev: float = 75.0
+    fano: float = 0.118
+    tail_fraction: float = 0.012
+    tail_kev: float = 0.12
+    shelf_fraction: float = 0.006
+    escape: bool = True
+    silicon_mm: float = 0.45
+    window: tuple = (("Be", 0.0015), ("N", 0.0012))
+
+    @property
+    def edges_kev(self):
+        return self.zero_kev + self.gain_kev * (np.arange(self.n_channels + 1) - 0.5)
+
+    @property
+    def energy_kev(self):
+        return self.zero_kev + self.gain_kev * np.arange(self.n_channels)
+
+    def grid(self):
+        """Energies in keV of the fine grid."""
+        return GRID_KEV * np.arange(1, int((self.edges_kev[-1] + 1) / GRID_KEV))
+
+    def lines(self, energy_kev, rate):
+        """Photons at the detector as a histogram on the grid, each line split so that its energy is kept."""
+        grid = self.grid()
+        histogram = np.zeros(grid.size)
+        place = np.asarray(energy_kev) / GRID_KEV - 1
+        inside = (place >= 0) & (place < grid.size - 1)
+        low, rate = np.floor(place[inside]).astype(int), np.asarray(rate)[inside]
+        np.add.at(histogram, low, rate * (1 - (place[inside] - low)))
+        np.add.at(histogram, low + 1, rate * (place[inside] - low))
+        return histogram
+
+    def respond(self, photons):
+        """Expected counts (component, channel) from photon histograms (component, grid)."""
+        grid, charge = self.grid(), self._losses(np.atleast_2d(photons))
+        sigma = np.sqrt((self.noise_ev / 2354.82) ** 2 + 3.85e-3 * self.fano * grid)
+        out = np.zeros((charge.shape[0], self.n_channels))
+        edges = self.edges_kev
+        for start in range(0, grid.size, 400):  # a band of the blur at a time
+            e, s = grid[start : start + 400], sigma[start : start + 400]
+            first = np.searchsorted(edges, e[0] - 7 * s[-1])
+            last = np.searchsorted(edges, e[-1] + 7 * s[-1])
+            if last - first < 2:
+                continue
+            cdf = 0.5 * erf((edges[first:last] - e[:, None]) / (np.sqrt(2) * s[:, None]))
+            out[:, first : last - 1] += charge[:, start : start + 400] @ np.diff(cdf, axis=1)
+        return out
+
+    def _losses(self, photons):
+        """Absorption on the way, escape, incomplete charge: all acts on the grid before the blur."""
+        grid = self.grid()
+        mu = _grid_attenuation("Si", grid.size)
+        passed = np.exp(-sum(_grid_attenuation(f, grid.size) * mass for f, mass in self.window))
+        seen = photons * passed * -np.expm1(-mu * SILICON_G_CM3 * self.silicon_mm / 10)
+        if self.escape:
+            fraction, shift = _grid_escape(grid.size), round(1.740 / GRID_KEV)
+            escaped = seen * fraction
+            seen = seen - escaped
+            seen[:, :-shift] += escaped[:, shift:]
+        scale = mu / np.interp(5.895, grid, mu)
+        tail = seen * np.minimum(self.tail_fraction * scale, 0.35)
+        shelf = seen * np.minimum(self.shelf_fraction * scale, 0.25)
+        decay = np.exp(-GRID_KEV / self.tail_kev)
+        below = lfilter([1 - decay], [1, -decay], tail[:, ::-1], axis=1)[:, ::-1]
+        flat = np.cumsum((shelf / grid)[:, ::-1], axis=1)[:, ::-1] * GRID_KEV
+        return seen - tail - shelf + below + flat
+
+
+@lru_cache(32)
+def _grid_attenuation(formula, n):
+    return mass_attenuation(formula, GRID_KEV * np.arange(1, n + 1))
+
+
+@lru_cache(4)
+def _grid_escape(n):
+    nodes = np.concatenate([[1.84, 1.9], np.geomspace(2, GRID_KEV * (n + 1), 40)])
+    share = [sum(p["rate"] for p in _fisx().getEscape({b"Si": 1.0}, float(e)).values()) for e in nodes]
+    grid = GRID_KEV * np.arange(1, n + 1)
+    return np.where(grid > 1.839, np.interp(grid, nodes, share), 0.0)
+
+
+def pile_up(spectrum, fraction, detector):
+    """The spectrum after pairs of photons were recorded as one: `fraction` of all counts are such sums.
+
+    spectrum (..., channel) expected counts; fraction: number or array (...). Energies add, so a pair of
+    channels n1 and n2 lands at n1 + n2 + zero/gain; counts below 0.4 keV (the electronic zero peak) do not
+    pair. Each sum peak costs two counts: the total falls by `fraction`.
+    """
+    n = spectrum.shape[-1]
+    fraction = np.asarray(fraction, float)[..., None]
+    photons = np.where(detector.energy_kev > 0.4, spectrum, 0)
+    total = photons.sum(-1, keepdims=True)
+    padded = np.fft.irfft(np.fft.rfft(photons, 2 * n) ** 2, 2 * n)
+    shift = detector.zero_kev / detector.gain_kev
+    whole = int(np.floor(-shift))
+    part = -shift - whole
+    pick = np.clip(np.arange(n) + whole, 0, 2 * n - 2)
+    pairs = (1 - part) * padded[..., pick] + part * padded[..., pick + 1]
+    pairs = np.maximum(pairs, 0) / np.maximum(total, 1e-30)
+    return spectrum - 2 * fraction * photons + fraction * pairs
+
+
+def drifted(shapes, shift_channels, gain_change=0.0, centre=0.0):
+    """Spectra (..., channel) on an axis that moved: channel n holds what was at (n - shift) / (1 +
+    gain_change).
+
+    Counts are kept (the running sum is interpolated monotonically); gain acts about channel `centre`.
+    """
+    edges = np.arange(shapes.shape[-1] + 1) - 0.5
+    running = np.concatenate([np.zeros_like(shapes[..., :1]), np.cumsum(shapes, -1)], -1)
+    source = centre + (edges - shift_channels - centre) / (1 + gain_change)
+    with np.errstate(over="ignore"):  # slopes of the empty stretches
+        moved = PchipInterpolator(edges, running, axis=-1)(np.clip(source, edges[0], edges[-1]))
+    return np.diff(moved, axis=-1)
+
+
+# ---------------------------------------------------------------- from amounts to counts
+
+
+def _record(shapes, amounts, drift, pile, detector, rng, shift_channels=0.0, gain_change=0.0, n_drift=41):
+    """Poisson counts (pixel, channel) of mixtures: shapes (component, channel), amounts (pixel, component).
+
+    drift (pixel,) in -1 .. 1 scales the largest shift (channels) and relative change of gain, in n_drift
+    steps; pile (pixel,): pile-up fraction.
+    """
+    counts = np.empty((len(amounts), shapes.shape[1]), np.uint32)
+    step = np.round((drift + 1) * (n_drift - 1) / 2).astype(int)
+    for k in np.unique(step):
+        here, u = np.flatnonzero(step == k), 2 * k / (n_drift - 1) - 1
+        moved = drifted(shapes, u * shift_channels, u * gain_change)
+        for part in np.array_split(here, -(-len(here) // 2048)):
+            mean = pile_up(amounts[part] @ moved, pile[part], detector)
+            counts[part] = rng.poisson(np.maximum(mean, 0))
+    return counts if counts.max() > 65535 else counts.astype(np.uint16)
+
+
+def _dataset(counts, area, groups, shapes, components, amounts, detector, shape_rc, **attributes):
+    rows, cols = shape_rc
+    cube = counts.reshape(rows, cols, -1)
+    data = xr.Dataset(
+        {
+            "counts": (("row", "col", "channel"), cube),
+            "area": (("group", "row", "col"), area.T.reshape(-1, rows, cols).astype(np.float32)),
+            "shape": (("component", "channel"), shapes.astype(np.float64)),
+            "amount": (("component", "row", "col"), amounts.T.reshape(-1, rows, cols).astype(np.float32)),
+        },
+        {
+            "group": list(groups),
+            "component": list(components),
+            "energy_kev": ("channel", detector.energy_kev),
+        },
+        {"zero_kev": detector.zero_kev, "gain_kev": detector.gain_kev, "inverse_crime": "no", **attributes},
+    )
+    data["energy_kev"].attrs["units"] = "keV"
+    for name in ("area", "amount", "counts"):
+        data[name].attrs["units"] = "counts"
+    return data
+
+
+# ---------------------------------------------------------------- phantom: the overlaps, on a grid
+
+# (minor group, elements whose groups cover it): every case is a pair that detection gets wrong.
+OVERLAPS = (
+    ("As-K", ("Pb",)),
+    ("S-K", ("Pb",)),
+    ("Ti-K", ("Ba",)),
+    ("S-K", ("Hg",)),
+    ("Hg-L", ("Pb", "As")),
+    ("Zn-K", ("Cu",)),
+    ("Mn-K", ("Fe",)),
+    ("Bi-L", ("Pb",)),
+)
+BRUKER_LIKE = Detector(2048, -0.96, 0.02)
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Settings of `phantom`.
+
+    Rows are overlap cases x counts, columns are ratios x repeats. counts: expected counts per spectrum above
+    0.9 keV; ratios: area of the minor group over the area of the covering group; varnish_mg_cm2: C10H16O over
+    everything (changes the line ratios); air_mg_cm2; drift: largest relative change of gain of a pixel;
+    pile_up: fraction of the counts in sum peaks.
+    """
+
+    counts: tuple = (3e2, 1e3, 3e3, 1e4, 3e4, 1e5)
+    ratios: tuple = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    repeats: int = 8
+    cases: tuple = tuple(range(len(OVERLAPS)))
+    detector: Detector = BRUKER_LIKE
+    tube_kv: float = 50.0
+    anode: str = "Rh"
+    varnish_mg_cm2: float = 3.0
+    air_mg_cm2: float = 1.2
+    drift: float = 5e-4
+    pile_up: float = 0.003
+    seed: int = 0
+
+
+def phantom(settings=None):
+    """Overlapping elements at every ratio and count level, made with fisx and the detector of this module.
+
+    70 % of the counts are the case's elements (all their shells), 10 % Ca K, 20 % scatter and continuum.
+    Extra coordinates: case (row,) "As-K in Pb", level (row,) counts, ratio (col,), minor (row,) group name.
+    """
+    s = settings or Phantom()
+    elements = {"Ca", *(e for k in s.cases for e in (OVERLAPS[k][0].split("-")[0], *OVERLAPS[k][1]))}
+    layers = (("C10H16O", s.varnish_mg_cm2 / 1e3), ("N", s.air_mg_cm2 / 1e3))
+    names, photons = [], []
+    for element in sorted(elements):
+        for name, (energy, rate) in emission(element, s.tube_kv).items():
+            kept = rate * np.exp(-sum(mass_attenuation(f, energy) * m for f, m in layers))
+            if (energy > 0.9).any() and energy.min() < s.detector.energy_kev[-1]:
+                names.append(name)
+                photons.append(s.detector.lines(energy, kept))
+    scatter, scattered = scatter_photons(s.detector, s.anode, s.tube_kv, "CaCO3")
+    shapes = s.detector.respond(np.array(photons + scattered))
+    yields = shapes.sum(1)  # counts per photon rate: fixes K : L : M of an element
+    visible = yields[: len(names)] > 1e-3 * yields[: len(names)].max()
+    keep = np.concatenate([visible, np.ones(len(scatter), bool)])
+    shapes, yields = shapes[keep] / yields[keep, None], yields[keep]
+    names = [n for n, v in zip(names, visible) if v]
+    n_cols = len(s.ratios) * s.repeats
+    ratio = np.repeat(s.ratios, s.repeats)
+    rows = [(k, level) for k in s.cases for level in s.counts]
+    amounts = np.zeros((len(rows), n_cols, len(names) + len(scatter)))
+    for r, (k, level) in enumerate(rows):
+        minor, covering = OVERLAPS[k]
+        here = amounts[r]
+        for element in covering:
+            _add(here, names, yields, _main_group(names, element, minor), 1.0 / len(covering))
+        _add(here, names, yields, minor, ratio)
+        here *= 0.7 / here.sum(1, keepdims=True)
+        _add(here, names, yields, "Ca-K", 0.1)
+        here[:, len(names) :] += 0.2 * np.array([0.2, 0.3, 0.5])
+        here *= level / (here @ shapes[:, s.detector.energy_kev > 0.9].sum(1))[:, None]
+    rng = np.random.default_rng([s.seed, 3])
+    n = len(rows) * n_cols
+    amounts = amounts.reshape(n, -1)
+    pile = np.full(n, s.pile_up)
+    drift = rng.uniform(-1, 1, n)
+    counts = _record(shapes, amounts, drift, pile, s.detector, rng, gain_change=s.drift)
+    recorded = amounts * (1 - 2 * s.pile_up)
+    data = _dataset(
+        *(counts, recorded[:, : len(names)], names, shapes, [*names, *scatter], recorded),
+        *(s.detector, (len(rows), n_cols)),
+        kind="synthetic",
+        anode=s.anode,
+        tube_kv=s.tube_kv,
+        origin="overlap phantom: fisx lines, varnish, tails, shelf, escape, pile-up, drift of the gain",
+    )
+    cases = [f"{OVERLAPS[k][0]} in {'+'.join(OVERLAPS[k][1])}" for k, _ in rows]
+    return data.assign_coords(
+        case=("row", cases),
+        minor=("row", [OVERLAPS[k][0] for k, _ in rows]),
+        level=("row", [float(level) for _, level in rows]),
+        ratio=("col", ratio),
+    )
+
+
+def _main_group(names, element, beside):
+    """The group of an element that covers another group: the one with the nearest strongest line."""
+    groups = [n for n in names if n.split("-")[0] == element]
+    where = emission_line(beside)
+    return min(groups, key=lambda g: abs(emission_line(g) - where))
+
+
+def emission_line(group, tube_kv=50.0):
+    """Energy in keV of the strongest line of a group, from fisx."""
+    energy, rate = emission(group.split("-")[0], tube_kv)[group]
+    return energy[np.argmax(rate)]
+
+
+def _add(amounts, names, yields, group, area):
+    """Put `area` counts of a group into amounts (pixel, component), and its element's other groups with
+    it."""
+    element, scale = group.split("-")[0], np.asarray(area) / yields[names.index(group)]
+    for i, name in enumerate(names):
+        if name.split("-")[0] == element:
+            amounts[:, i] += scale * yields[i]
+
+
+def scatter_photons(detector, anode, tube_kv, matrix, angle_degree=140.0, doppler=0.013):
+    """What a light matrix scatters back: names and photon histograms of Rayleigh, Compton and continuum.
+
+    Compton lines are broadened by `doppler` (relative sigma); the continuum is Kramers' over the
+    attenuation of the matrix, plus its absorption edges.
+    """
+    grid = detector.grid()
+    lines = [
+        (e, r) for energy, rate in emission(anode, tube_kv).values() for e, r in zip(energy, rate) if e > 1
+    ]
+    weight = np.array([r / mass_attenuation(matrix, e)[0] for e, r in lines])
+    energy = np.array([e for e, _ in lines])
+    rayleigh = detector.lines(energy, weight)
+    shifted = energy / (1 + energy / 510.999 * (1 - np.cos(np.radians(angle_degree))))
+    compton = sum(
+        w * e * np.exp(-0.5 * ((grid - c) / (doppler * c)) ** 2) / (doppler * c)
+        for w, e, c in zip(weight, energy, shifted)
+    )
+    continuum = np.maximum(tube_kv / grid - 1, 0) / _grid_attenuation(matrix, grid.size)
+    continuum *= np.exp(-_grid_attenuation("Al", grid.size) * 0.02)  # window of the tube
+    return ["scatter-rayleigh", "scatter-compton", "continuum"], [rayleigh, compton, continuum]
+
+
+# ---------------------------------------------------------------- semi-real: mixtures of measured spectra
+
+METALS = ("Si", "S", "Ti", "Cr", "Fe", "Ni", "Cu", "Zr", "Sn")
+PRESENT = ("Si-K", "S-K", "Ti-K", "Cr-K", "Fe-K", "Ni-K", "Cu-K", "Zr-K", "Zr-L", "Sn-K", "Sn-L")
+# Families that no spectrum of the set holds: neighbours of those present (Cl beside S Kb and Rh L, K and Ca
+# beside Sn L, Ba L on Ti, V on Ti Kb and Cr, Mn on Cr Kb, Co on Fe Kb, Zn on Cu Kb) and free ones in the
+# continuum.
+ABSENT = (
+    *("Cl-K", "K-K", "Ca-K", "Ba-L", "V-K", "Mn-K", "Co-K", "Zn-K", "As-K", "Se-K", "Br-K", "Sr-K"),
+    *("Au-L", "Hg-L", "Pb-L"),
+)
+# Listed to a fit as a user would list them, never judged: the anode's lines, the air path.
+UNJUDGED = ("Rh-K", "Rh-L", "Ar-K", "Mo-K")
+FAMILIES = PRESENT + ABSENT + UNJUDGED
+
+# Ranges in keV that hold a family in the measured spectra, its lines from foot to foot.
+_WINDOWS = {
+    **{"Si-K": (1.45, 2.05), "S-K": (2.00, 2.62), "Ti-K": (4.15, 5.20), "Cr-K": (5.05, 6.25)},
+    **{"Fe-K": (6.00, 7.40), "Ni-K": (7.00, 8.65), "Cu-K": (7.60, 9.30), "Zr-K": (15.2, 18.15)},
+    **{"Zr-L": (1.70, 2.62), "Sn-K": (24.5, 29.7), "Sn-L": (2.92, 4.60)},
+}
+_BACKGROUNDS = {
+    ("Rh", "train"): ("20170510_D1_Rh_50kv_100mA_acryl_f2_0.spx", "20170510_D1_Rh_50kv_100mA_acryl_f4 0.spx"),
+    ("Rh", "test"): (
+        *("20170510_D1_Rh_50kv_100mA_acryl_f1 0.spx", "20170510_D1_Rh_50kv_100mA_acryl_f3 0.spx"),
+        "20170510_D1_Rh_50kv_100mA_acryl_f5 0.spx",
+    ),
+    ("Mo", "train"): ("20170510_D1_Mo_50kv_100mA_acryl_f1 0.spx", "20170510_D1_Mo_50kv_100mA_acryl_f4 0.spx"),
+    ("Mo", "test"): (
+        *("20170510_D1_Mo_50kv_100mA_acryl 0.spx", "20170510_D1_Mo_50kv_100mA_acryl_f2 0.spx"),
+        "20170510_D1_Mo_50kv_100mA_acryl_f3 0.spx",
+    ),
+}
+# Weak lines of the instrument itself (Ca, Fe, Ni, Zn) in the scatter spectra, found as excess over SNIP:
+# bridged.
+_CONTAMINANTS = (3.69, 6.40, 7.06, 7.47, 8.26, 8.64)
+
+
+@dataclass(frozen=True)
+class SemiReal:
+    """Settings of `semi_real`.
+
+    n_pixels = rows x cols; counts: expected counts per spectrum above 0.9 keV, one number or one per row;
+    split: "train" or "test" (disjoint backgrounds, seeds and drifts); anode: "Rh" or "Mo" backgrounds;
+    n_elements: (least, most) elements in a pixel; share: (least, most) of the background in the counts;
+    spread: smallest weight of an element relative to the largest before normalisation; drift_channels:
+    largest shift; pile_up: (least, most) fraction of the counts; n_channels: 2048 (20 eV) or 4096 (10 eV).
+    """
+
+    rows: int = 32
+    cols: int = 32
+    counts: float | tuple = 1e4
+    split: str = "test"
+    anode: str = "Rh"
+    n_elements: tuple = (1, 5)
+    share: tuple = (0.1, 0.4)
+    spread: float = 0.15
+    drift_channels: float = 0.3
+    pile_up: tuple = (0.001, 0.01)
+    n_channels: int = 2048
+    seed: int = 0
+
+
+def semi_real(data_dir, settings=None):
+    """Poisson mixtures of measured spectra: the truth that no model made.
+
+    data_dir: folder with xrf/nist_xrf_stainless and xrf/nist_xrf_backgrounds. Each pixel holds a random
+    subset of nine elements (eleven line groups) over a random mix of two measured scatter spectra, with its
+    own shift of the axis and pile-up. The truth of a group is the expected counts of its measured lines
+    with tail, shelf and escape peak: the pure spectrum inside the group's range, its scatter taken off,
+    plus its lower envelope below (see `pure_shapes`); sum peaks are no part of it. Groups in `ABSENT` are
+    in no pixel. Raises ValueError for an unknown split or anode; FileNotFoundError names a missing file.
+    """
+    s = settings or SemiReal()
+    if (s.anode, s.split) not in _BACKGROUNDS:
+        raise ValueError(f"no backgrounds for anode {s.anode!r}, split {s.split!r}: "
+                         f"expected one of {sorted(_BACKGROUNDS)}")  # fmt: skip
+    if s.n_channels not in (2048, 4096):
+        raise ValueError(f"n_channels must be 2048 or 4096, got {s.n_channels}")
+    folder = Path(data_dir) / "xrf"
+    shapes, partners, detector = pure_shapes(folder / "nist_xrf_stainless", s.n_channels)
+    backgrounds = np.stack(
+        [
+            background_shape(folder / "nist_xrf_backgrounds" / name, detector)
+            for name in _BACKGROUNDS[s.anode, s.split]
+        ]
+    )
+    rng = np.random.default_rng([s.seed, ("train", "test").index(s.split)])
+    n = s.rows * s.cols
+    element = np.zeros((n, len(METALS)))
+    for i, k in enumerate(rng.integers(s.n_elements[0], s.n_elements[1] + 1, n)):
+        element[i, rng.choice(len(METALS), k, replace=False)] = np.exp(rng.uniform(np.log(s.spread), 0, k))
+    amounts = np.stack([element[:, METALS.index(g.split("-")[0])] for g in PRESENT], 1)
+    amounts *= [partners.get(g, 1.0) for g in PRESENT]
+    for second in partners:  # a covering layer takes more of the softer lines
+        if second.endswith("-L"):
+            amounts[:, PRESENT.index(second)] *= rng.uniform(0.6, 1.0, n)
+    share = rng.uniform(*s.share, n)
+    level = np.broadcast_to(np.repeat(np.broadcast_to(np.asarray(s.counts, float), s.rows), s.cols), n)
+    amounts *= ((1 - share) * level / amounts.sum(1))[:, None]
+    pair = rng.uniform(0, 1, (n, len(backgrounds))) ** 3
+    scatter = pair / pair.sum(1, keepdims=True) * (share * level)[:, None]
+    pile = rng.uniform(*s.pile_up, n)
+    drift = rng.uniform(-1, 1, n)
+    components = [*PRESENT, *(f"background-{i}" for i in range(len(backgrounds)))]
+    all_shapes, all_amounts = np.concatenate([shapes, backgrounds]), np.concatenate([amounts, scatter], 1)
+    counts = _record(all_shapes, all_amounts, drift, pile, detector, rng, s.drift_channels)
+    area = amounts * (1 - 2 * pile)[:, None]
+    data = _dataset(
+        *(counts, area, PRESENT, all_shapes, components, all_amounts * (1 - 2 * pile)[:, None]),
+        *(detector, (s.rows, s.cols)),
+        kind="semi-real",
+        anode=s.anode,
+        tube_kv=50.0,
+        origin="Poisson mixtures of measured spectra (NeXLSpectrum.jl test data, public domain)",
+        absent=list(ABSENT),
+        families=list(FAMILIES),
+    )
+    data["drift"] = ("row", "col"), s.drift_channels * drift.reshape(s.rows, s.cols)
+    data["pile_up"] = ("row", "col"), pile.reshape(s.rows, s.cols)
+    return data
+
+
+@lru_cache(4)
+def pure_shapes(folder, n_channels=2048):
+    """Measured spectra of eleven line groups: shapes (group, channel) of unit area, partners, detector.
+
+    Inside the group's range the spectrum is taken as measured minus a constant scatter level (the lower
+    quartile beside the range); below it, down to 0.35 keV, its lower envelope (tail and shelf) minus the
+    acrylic scatter at the same Compton strength, with the silicon escape peak as measured. Sum peaks, Bragg
+    peaks of the crystalline metals, tube lines and traces lie outside and are dropped. partners: {"Zr-L":
+    counts of Zr-L per count of Zr-K, ...} as measured.
+    """
+    from .background import snip
+
+    energy, _, detector = _axis(n_channels)
+    acrylic = _read_msa(Path(folder) / "Acrylic_50kv_50_ma_Rh_vac_D1_600s.msa")
+    compton = (energy > 18.5) & (energy < 19.4)
+    shapes, total = [], {}
+    for group in PRESENT:
+        low, high = _WINDOWS[group]
+        spectrum = _read_msa(Path(folder) / f"{group.split('-')[0]}_50kv_50_ma_Rh_vac_D1.msa")
+        inside = (energy >= low) & (energy <= high)
+        sides = ((energy > high) & (energy < high + 0.3)), ((energy > low - 0.25) & (energy < low))
+        floor = min(np.quantile(spectrum[side], 0.25) for side in sides)
+        shape = np.where(inside, np.maximum(spectrum - floor, 0), 0)
+        main = energy[np.argmax(shape)]
+        below = (energy > 0.35) & (energy < low)
+        if main < 20:  # the shelf of Sn-K is lost under Sn-L and scatter
+            scatter = acrylic * np.quantile(spectrum[compton], 0.1) / acrylic[compton].mean()
+            envelope = np.maximum(snip(spectrum, 14, smooth=3) - scatter, 0)
+            most = (
+                6e-4 if main < 10 else 1e-4
+            ) * shape.max()  # what the nine metals show; more is Bragg peaks
+            shape += np.where(below, np.where(energy < main - 1.2, np.minimum(envelope, most), envelope), 0)
+            if main > 3:
+                escape = below & (np.abs(energy - main + 1.740) < 0.2)
+                excess = np.maximum(spectrum - snip(spectrum, 25, smooth=3), 0)
+                shape += np.where(escape, excess, 0)
+        total[group] = shape.sum()
+        shapes.append(_rebinned(shape, n_channels) / shape.sum())
+    partners = {"Zr-L": total["Zr-L"] / total["Zr-K"], "Sn-K": total["Sn-K"] / total["Sn-L"]}
+    return np.stack(shapes), partners, detector
+
+
+def background_shape(path, detector):
+    """A measured scatter spectrum on the detector's channels: unit counts above 0.9 keV, zero peak included.
+
+    Lines of the instrument itself are bridged by straight lines.
+    """
+    from rsciio.bruker import file_reader
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"measured background {Path(path).name} is missing in {Path(path).parent.name}"
+        )
+    found = file_reader(str(path))[0]
+    spectrum, axis = np.asarray(found["data"], float), found["axes"][0]
+    measured = axis["offset"] + axis["scale"] * np.arange(spectrum.size)
+    for line in _CONTAMINANTS:
+        hole = np.abs(measured - line) < 0.17
+        sides = (np.abs(measured - line) < 0.34) & ~hole
+        fit = np.polyfit(measured[sides], spectrum[sides], 1)
+        spectrum[hole] = np.maximum(np.polyval(fit, measured[hole]), 0)
+    running = np.concatenate([[0], np.cumsum(spectrum)])
+    edges = axis["offset"] + axis["scale"] * (np.arange(spectrum.size + 1) - 0.5)
+    shape = np.diff(PchipInterpolator(edges, running)(np.clip(detector.edges_kev, edges[0], edges[-1])))
+    return shape / shape[detector.energy_kev > 0.9].sum()
+
+
+def _axis(n_channels):
+    """Energies of the measured 4096-channel spectra, channels summed into one, the detector they make."""
+    zero, gain, merged = -0.9553045, 0.009999, 4096 // n_channels
+    detector = Detector(
+        n_channels, zero + 0.5 * (merged - 1) * gain, gain * merged, noise_ev=75.0, fano=0.1136, escape=True
+    )
+    return zero + gain * np.arange(4096), merged, detector
+
+
+def _rebinned(spectrum, n_channels):
+    return spectrum.reshape(n_channels, -1).sum(1)
+
+
+def _read_msa(path):
+    """Counts of a measured EMSA/MAS file; a few slightly negative channels are clipped at 0."""
+    if not path.is_file():
+        raise FileNotFoundError(f"measured spectrum {path.name} is missing in {path.parent.name}")
+    values = []
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if line and not line.startswith("#"):
+            values += [float(v) for v in line.replace(",", " ").split()]
+    return np.maximum(np.array(values), 0)
