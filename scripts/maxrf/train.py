@@ -13,4 +13,6 @@ with job(snakemake) as run:
     library = train(calibration, summary, settings)
     library.save(run.output.library)
     channel, group = library.shapes.shape
-    write_anchor(run.output.card, run.output.library, {"channel": channel, "group": group}, "unit area", settings)
+    write_anchor(
+        run.output.card, run.output.library, {"channel": channel, "group": group}, "unit area", settings
+    )
