@@ -1,0 +1,105 @@
+"""Private copies of the project in which snakemake is called as a user would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "workflow", "profiles", "scripts", "config", "envs", "inverseflow")
+N_ROW, N_COL, N_CHANNEL = 12, 10, 512
+SAMPLES = {
+    "made": {"simulate": {"n_row": N_ROW, "n_col": N_COL, "n_channel": N_CHANNEL, "counts": 3000, "seed": 1}},
+    "folder": {"path": "raw/folder.zarr", "step_um": 100},
+    "file": {"path": "raw/file.npz", "library_of": "folder"},
+}
+
+
+class Run:
+    """A copy of the project with its configuration and results."""
+
+    def __init__(self, folder):
+        self.dir = folder
+
+    def __truediv__(self, name):
+        return self.dir / name
+
+    def process(self, *args, **options):
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "run.yaml", *args]
+        return subprocess.Popen(
+            command, cwd=self.dir, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        )
+
+    def snakemake(self, *args, ok=True, **environment):
+        """Run, and give what was printed."""
+        process = self.process(*args, env=os.environ | environment)
+        text, _ = process.communicate(timeout=600)
+        assert (process.returncode == 0) == ok, text[-8000:]
+        return text
+
+    def jobs(self, *args):
+        """{(rule, wildcards): reason} of all that a run would execute, target rules left out."""
+        text = re.sub(r"^ +", "", self.snakemake("-n", *args), flags=re.M)
+        jobs = {}
+        for block in re.split(r"\n(?=(?:local)?rule \w+:)", text)[1:]:
+            block = block.split("\n\n")[0]
+            if "\noutput:" in block:
+                rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+                wildcards = re.search(r"\nwildcards: (.*)", block)
+                jobs[rule, wildcards[1] if wildcards else ""] = re.search(r"\nreason: (.*)", block)[1]
+        return jobs
+
+    def rules(self, *args):
+        """Rules that a run would execute."""
+        return {rule for rule, _ in self.jobs(*args)}
+
+    def samples(self, *args):
+        """Samples that a run would work on."""
+        return {w.split("sample=")[1].split(",")[0] for _, w in self.jobs(*args) if "sample=" in w}
+
+    def changed(self, *args):
+        """Rules whose own code or settings differ from those of the finished run."""
+        return {rule for (rule, _), reason in self.jobs(*args).items() if "Params have changed" in reason}
+
+    def edit(self, name, old, new):
+        file = self.dir / name
+        text = file.read_text()
+        assert old in text, f"{old!r} is not in {name}"
+        file.write_text(text.replace(old, new, 1))
+
+    def configure(self, **blocks):
+        """Change blocks of maxrf, such as detect={"false_alarm": 0.01} or mode="blocks"."""
+        config = yaml.safe_load((self.dir / "run.yaml").read_text())
+        for name, value in blocks.items():
+            if isinstance(value, dict):
+                config["maxrf"].setdefault(name, {}).update(value)
+            else:
+                config["maxrf"][name] = value
+        (self.dir / "run.yaml").write_text(yaml.safe_dump(config))
+
+
+def clone(folder):
+    """A fresh copy of the project with three tiny recordings: one simulated, a Zarr folder, a file."""
+    from inverseflow.maxrf.settings import SimulateSettings
+    from inverseflow.maxrf.synthetic import painting
+
+    folder.mkdir(parents=True)
+    skip = shutil.ignore_patterns("__pycache__")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=skip)
+        else:
+            shutil.copy(ROOT / part, folder / part)
+    (folder / "raw").mkdir()
+    scan = painting(SimulateSettings(**SAMPLES["made"]["simulate"] | {"seed": 5}))
+    counts = scan[["counts"]].chunk({"row": 3})
+    counts.to_zarr(folder / "raw/folder.zarr", zarr_format=3, consolidated=False)
+    energy = {name: scan.attrs[name] for name in ("zero_kev", "gain_kev", "tube_kv")}
+    np.savez(folder / "raw/file.npz", counts=scan["counts"].values[::-1], anode=scan.attrs["anode"], **energy)
+    (folder / "run.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": SAMPLES}}))
+    return Run(folder)

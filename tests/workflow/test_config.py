@@ -1,0 +1,89 @@
+"""Wrong configurations stop before any job, with the key in full; the shipped files agree with each other."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from project import ROOT, Run
+
+GOOD = {"maxrf": {"samples": {"a": {"path": "a.npz"}}}}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The project by links, with a configuration of its own."""
+    for part in ("workflow", "profiles", "scripts", "config", "envs", "inverseflow"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    (tmp_path / "Snakefile").write_text((ROOT / "Snakefile").read_text())
+    (tmp_path / "a.npz").write_bytes(b"x")
+    return Run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (
+            {"maxrf": {"deconvolve": {"bin_sgma": 1}}},
+            "config maxrf.deconvolve: unknown key 'bin_sgma'; known keys: .*did you mean 'bin_sigma'",
+        ),
+        ({"maxrf": {"blocks": 0}}, "config maxrf.blocks: expected a whole number at least 1 .*got 0"),
+        ({"maxrf": {"samples": {"a": {"path": "b.npz"}}}}, "maxrf.samples.a.path: b.npz: no such file"),
+        (
+            {"maxrf": {"samples": {"a": {"path": "${NOT_SET_ANYWHERE}/a.npz"}}}},
+            "config maxrf.samples.a.path: expected the environment variable NOT_SET_ANYWHERE to be set",
+        ),
+        ({"maxrf": {"samples": {"a": {"path": "empty.npz"}}}}, "maxrf.samples.a.path: .*file is empty"),
+        ({"maxrf": {"samples": {"a": {"path": "a.jpg"}}}}, "config maxrf.samples.a.path: a.jpg"),
+        ({"compute": "treads"}, "config compute: expected text matching .*threads.*got 'treads'"),
+    ],
+)  # fmt: skip
+def test_wrong_configurations_stop_before_any_job(project, config, message):
+    (project / "empty.npz").touch()
+    (project / "a.jpg").write_bytes(b"x")
+    maxrf = GOOD["maxrf"] | config.get("maxrf", {})
+    (project / "run.yaml").write_text(yaml.safe_dump(GOOD | config | {"maxrf": maxrf}))
+    text = project.snakemake(ok=False)
+    assert re.search(message, " ".join(text.split())), text
+    assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_unreadable_folder(project):
+    (project / "locked").mkdir(mode=0)
+    samples = {"a": {"path": "locked"}}
+    (project / "run.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": samples}}))
+    assert "config maxrf.samples.a.path" in project.snakemake(ok=False)
+    (project / "locked").chmod(0o700)
+
+
+def test_default_configuration_can_be_planned():
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--cores", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stages_of_the_makefile_are_targets_in_order():
+    stages = re.search(r"^STAGES := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    targets = re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M)
+    assert stages == targets[1:] + targets[:1]
+
+
+def test_conda_environment_has_the_versions_of_the_lock():
+    lock = dict(line.split("==") for line in (ROOT / "envs/requirements.lock").read_text().split())
+    lock = {name.lower(): version for name, version in lock.items()}
+    pins = yaml.safe_load((ROOT / "envs/inverseflow.yaml").read_text())["dependencies"]
+    for name, version in (pin.split(" =") for pin in pins[1:]):
+        assert lock[name.removesuffix("-base")].startswith(version), f"{name}: {lock[name]} in the lock"
+
+
+def test_every_rule_has_what_a_rule_needs():
+    """conda, log and params.code on every rule that runs a script; no rule runs code of its own."""
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for rule in re.split(r"\n(?=rule \w+:)", file.read_text())[1:]:
+            name = re.match(r"rule (\w+):", rule)[1]
+            for key in ("conda:", "log:", "script:", "code=code("):
+                assert key in rule, f"{file.name}: rule {name} has no {key}"
+            assert "run:" not in rule and "shell:" not in rule, name
