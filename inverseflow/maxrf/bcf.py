@@ -90,10 +90,8 @@ class _Packed:
 class _Stream:
     """Random access to the packed stream inside the .bcf, compressed in blocks or not."""
 
-    def __init__(self, path, index):
-        from rsciio.bruker._api import SFS_reader
-
-        self.item = SFS_reader(path).get_file(f"EDSDatabase/SpectrumData{index}")
+    def __init__(self, item):
+        self.item = item  # a file inside the container, of rosettasciio
         self.blocks = None  # (place, bytes) of each zlib block
         self.size = self.item.size
         if self.item.sfs.compression == "zlib":
@@ -117,7 +115,9 @@ class _Stream:
 @lru_cache(maxsize=4)
 def _row_places(path, index, _mtime_ns):
     """The packed stream and the byte at which each row starts (rows + 1 numbers)."""
-    stream = _Stream(path, index)
+    from rsciio.bruker._api import SFS_reader
+
+    stream = _Stream(SFS_reader(path).get_file(f"EDSDatabase/SpectrumData{index}"))
     window, origin = stream.read(0, _WINDOW_BYTES), 0
 
     def unpack(layout, place):

@@ -100,7 +100,9 @@ def lazy_counts(array, source, align=1):
         n_rows, n_cols = min(rows, BLOCK_BYTES // row_bytes), cols
     if n_rows > align:
         n_rows -= n_rows % align
-    elif align * row_bytes <= 4 * BLOCK_BYTES:  # rather a larger block than the same stored rows read twice
+    elif (
+        align > 1 and align * row_bytes <= 4 * BLOCK_BYTES
+    ):  # rather a larger block than the same stored rows read twice
         n_rows, n_cols = min(align, rows), cols
     return da.from_array(array, chunks=(n_rows, n_cols, n_channels), asarray=False, fancy=False)
 

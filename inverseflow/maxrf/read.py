@@ -62,7 +62,7 @@ def open_scan(
     energy=None,
     step_um=None,
     shape=None,
-    order=None,
+    order="raster",
     detector=None,
     dataset=None,
     tube_kv=None,
@@ -84,7 +84,7 @@ def open_scan(
         Distance of neighbouring pixels.
     shape : (int, int), optional
         Rows and columns, for a list of spectra (spectrum files, two-dimensional arrays).
-    order : {"raster", "snake"}, default raster
+    order : {"raster", "snake"}
         "snake": every second row (1, 3, ...) was scanned backwards; it is turned round.
     detector : int or "sum", optional
         Which detector of a file with several. Default: the sum. Detectors with unlike energy axes are moved
@@ -114,14 +114,14 @@ def open_scan(
     path = Path(path)
     if format is not None and format not in _FORMATS:
         raise ScanError(f"{path.name}: unknown format {format!r}; known formats: {', '.join(_FORMATS)}")
-    if order not in (None, "raster", "snake"):
+    if order not in ("raster", "snake"):
         raise ScanError(f"{path.name}: unknown order {order!r}; expected raster or snake")
     if negative not in ("clip", "refuse"):
         raise ScanError(f"{path.name}: unknown value {negative!r} of negative; expected clip or refuse")
     files, format = _find(path, format)
     options = {"shape": shape, "detector": detector, "dataset": dataset, "negative": negative}
     counts, attrs, coords = _OPENERS[format](path, files, options)
-    order = order or attrs.get("order")
+    order = "snake" if "snake" in (order, attrs.get("order")) else order
     given = {"step_um": step_um, "tube_kv": tube_kv, "anode": anode, **(energy or {})}
     unknown = set(energy or {}) - {"zero_kev", "gain_kev"}
     if unknown:
