@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import StringConstraints, field_validator, model_validator
 
 from inverseflow.core.settings import Settings, setting
 
@@ -90,12 +90,12 @@ class DeconvolveSettings(Settings):
 
     weights: Literal["common", "poisson"] = setting(
         "poisson",
-        "common: one set of weights for all pixels, fastest; poisson: weights of each pixel, maximum likelihood",
+        "common: one set of weights for all pixels, fastest; poisson: weights of each pixel, most exact",
     )
     bin_sigma: float = setting(0.5, "width of a channel bin in units of the peak sigma", ge=0, le=1)
     total_variation: float = setting(
         0.0,
-        "strength of the total-variation prior on the maps, in units of their statistical error; 0: no area_smooth",
+        "strength of the total-variation prior on the maps, in units of their statistical error; 0: none",
         ge=0,
         le=10,
     )
@@ -135,6 +135,12 @@ class MaxrfSettings(Settings):
     export: ExportSettings = setting(ExportSettings, "files for other programs")
     figures: FiguresSettings = setting(FiguresSettings, "pictures")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "evaluation")
+
+    @field_validator("samples", mode="before")
+    @classmethod
+    def without_dropped(cls, samples):
+        """`name: null` in an overlay drops a sample of the configuration below it."""
+        return {k: v for k, v in samples.items() if v is not None} if isinstance(samples, dict) else samples
 
     @model_validator(mode="after")
     def known_libraries(self):

@@ -30,7 +30,7 @@ class Run:
         return self.dir / name
 
     def process(self, *args, **options):
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "run.yaml", *args]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *args]
         return subprocess.Popen(
             command, cwd=self.dir, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
         )
@@ -74,13 +74,13 @@ class Run:
 
     def configure(self, **blocks):
         """Change blocks of maxrf, such as detect={"false_alarm": 0.01} or mode="blocks"."""
-        config = yaml.safe_load((self.dir / "run.yaml").read_text())
+        config = yaml.safe_load((self.dir / "config/config.yaml").read_text())
         for name, value in blocks.items():
             if isinstance(value, dict):
                 config["maxrf"].setdefault(name, {}).update(value)
             else:
                 config["maxrf"][name] = value
-        (self.dir / "run.yaml").write_text(yaml.safe_dump(config))
+        (self.dir / "config/config.yaml").write_text(yaml.safe_dump(config))
 
 
 def clone(folder):
@@ -101,5 +101,5 @@ def clone(folder):
     counts.to_zarr(folder / "raw/folder.zarr", zarr_format=3, consolidated=False)
     energy = {name: scan.attrs[name] for name in ("zero_kev", "gain_kev", "tube_kv")}
     np.savez(folder / "raw/file.npz", counts=scan["counts"].values[::-1], anode=scan.attrs["anode"], **energy)
-    (folder / "run.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": SAMPLES}}))
+    (folder / "config/config.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": SAMPLES}}))
     return Run(folder)

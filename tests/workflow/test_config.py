@@ -15,9 +15,10 @@ GOOD = {"maxrf": {"samples": {"a": {"path": "a.npz"}}}}
 @pytest.fixture
 def project(tmp_path):
     """The project by links, with a configuration of its own."""
-    for part in ("workflow", "profiles", "scripts", "config", "envs", "inverseflow"):
+    for part in ("workflow", "profiles", "scripts", "envs", "inverseflow"):
         (tmp_path / part).symlink_to(ROOT / part)
     (tmp_path / "Snakefile").write_text((ROOT / "Snakefile").read_text())
+    (tmp_path / "config").mkdir()
     (tmp_path / "a.npz").write_bytes(b"x")
     return Run(tmp_path)
 
@@ -44,7 +45,7 @@ def test_wrong_configurations_stop_before_any_job(project, config, message):
     (project / "empty.npz").touch()
     (project / "a.jpg").write_bytes(b"x")
     maxrf = GOOD["maxrf"] | config.get("maxrf", {})
-    (project / "run.yaml").write_text(yaml.safe_dump(GOOD | config | {"maxrf": maxrf}))
+    (project / "config/config.yaml").write_text(yaml.safe_dump(GOOD | config | {"maxrf": maxrf}))
     text = project.snakemake(ok=False)
     assert re.search(message, " ".join(text.split())), text
     assert not (project / "results").exists() and not (project / "logs").exists()
@@ -54,7 +55,7 @@ def test_wrong_configurations_stop_before_any_job(project, config, message):
 def test_unreadable_folder(project):
     (project / "locked").mkdir(mode=0)
     samples = {"a": {"path": "locked"}}
-    (project / "run.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": samples}}))
+    (project / "config/config.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": samples}}))
     assert "config maxrf.samples.a.path" in project.snakemake(ok=False)
     (project / "locked").chmod(0o700)
 
