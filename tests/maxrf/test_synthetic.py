@@ -101,3 +101,43 @@ def test_semi_real_refuses_what_it_does_not_have(data_dir, tmp_path):
         s.semi_real(data_dir, s.SemiReal(anode="W"))
     with pytest.raises(FileNotFoundError, match="Acrylic"):
         s.semi_real(tmp_path)
+
+
+def test_painting_keeps_its_books():
+    data = s.painting(s.Size(12, 10, 512, 3000.0, 1))
+    assert data.counts.shape == (12, 10, 512) and data.counts.dtype == np.uint16
+    assert data.counts.values.sum(-1).mean() == pytest.approx(3000, rel=0.01)
+    expected = data.amount.sum("component").values
+    assert np.abs((data.counts.sum("channel").values - expected) / np.sqrt(expected)).max() < 5.5
+    assert {"Pb-L", "Hg-L", "Cu-K", "Fe-K", "Ca-K"} <= set(data.group.values)
+    assert data.attrs["kind"] == "synthetic" and data.attrs["inverse_crime"] == "no"
+    assert np.array_equal(s.painting(s.Size(12, 10, 512, 3000.0, 1)).counts, data.counts)
+    assert not np.array_equal(s.painting(s.Size(12, 10, 512, 3000.0, 2)).counts, data.counts)
+
+
+def test_painting_weakens_the_soft_lines_of_deep_layers():
+    data = s.painting(s.Size(40, 60, 1024, 3000.0, 1))
+    tin = data.area.sel(group="Sn-L").values / (data.area.sel(group="Sn-K").values + 1e-9)
+    surface = data.mass.sel(pigment="malachite").values > 2  # lead-tin yellow in the visible paint
+    hidden = (data.mass.sel(pigment="lead-tin yellow").values > 4) & ~surface
+    assert np.median(tin[hidden]) < 0.5 * np.median(tin[surface])
+
+
+def test_large_scan_is_the_painting_pixel_for_pixel(tmp_path):
+    from inverseflow.maxrf.read import open_scan
+
+    path = s.write_large(tmp_path / "large", s.Large(24, 20, 512, 3000.0, (12, 10), seed=1), n_threads=1)
+    cube = open_scan(path)
+    assert cube.shape == (24, 20, 512) and cube.dtype == np.uint16
+    assert cube.attrs["gain_kev"] == pytest.approx(0.04492) and cube.attrs["zero_kev"] == pytest.approx(-0.05)
+    counts = np.asarray(cube.values, float)
+    base = s.painting(s.Size(12, 10, 512, 3000.0, 1))
+    expected = np.kron(base.amount.sum("component").values, np.ones((2, 2))) * 1.003
+    assert np.abs((counts.sum(-1) - expected) / np.sqrt(expected)).max() < 5.5
+    mean = np.einsum("crk,cn->n", base.amount.values, base["shape"].values) * 4
+    chi = (counts.sum((0, 1)) - mean) / np.sqrt(mean + (0.01 * mean) ** 2 + 1)
+    assert np.sqrt((chi**2).mean()) < 1.5  # pile-up and drift of the painting are not in `mean`
+    again = s.write_large(tmp_path / "again", s.Large(24, 20, 512, 3000.0, (12, 10), seed=1), n_threads=2)
+    assert again.with_suffix(".raw").read_bytes() == path.with_suffix(".raw").read_bytes()
+    truth = np.load(tmp_path / "large.truth.npz")
+    assert truth["area"].shape[1:] == (12, 10) and truth["row"].tolist() == [k // 2 for k in range(24)]
