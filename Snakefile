@@ -25,7 +25,7 @@ rule all:
         "results/maxrf/metrics.csv",
         collect("results/maxrf/{sample}/export", sample=SAMPLES),
         collect("results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES),
-        SUMMARY,
+        "results/summary.html",
     localrule: True
 
 

@@ -21,7 +21,7 @@ _INTRO = """# Every setting
 
 Made from the settings models by `python -m inverseflow.settings`; do not edit.
 `config.yaml` is the default run; a key that is left out has the default below. Put your scans there, or in a
-file of your own: `snakemake --configfile mine.yaml` changes the keys that it names, adds its samples, and drops
+file of your own: `snakemake --configfile mine.yaml` changes the keys that it names, adds its samples, drops
 a sample of the default run by `painting: null`; with `--replace-workflow-config` it stands alone.
 
 """

@@ -21,7 +21,7 @@ config.update(CONFIG.model_dump(mode="json"))
 MAXRF = CONFIG.maxrf
 SAMPLES = list(MAXRF.samples)
 FIGURES = ["calibration", "detect", "spectrum", "maps", "residual"]
-SUMMARY = []
+
 if MAXRF.mode == "whole":
     FINGERPRINT = ["results/maxrf/{sample}/fingerprint.json"]
 else:

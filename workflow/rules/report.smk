@@ -1,1 +1,42 @@
 # The summary page of all modalities.
+
+
+rule summary:
+    """Tables, pictures, settings and code of the run on one page."""
+    input:
+        metrics="results/maxrf/metrics.csv",
+        elements=collect("results/maxrf/{sample}/elements.csv", sample=SAMPLES),
+        anchors=collect("results/maxrf/{sample}/maps.json", sample=SAMPLES),
+        pictures=collect(
+            "results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES
+        ),
+    output:
+        page=report(
+            "results/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"sample": "all", "figure": "summary"},
+        ),
+    log:
+        "logs/summary.log",
+    localrule: True
+    conda:
+        "../../envs/inverseflow.yaml"
+    params:
+        code=code("summary.py"),
+        samples=SAMPLES,
+        settings=MAXRF.model_dump(mode="json", exclude={"samples"}),
+        stages={
+            name: code(f"maxrf/{name}.py")
+            for name in (
+                "summarize",
+                "calibrate",
+                "train",
+                "detect",
+                "deconvolve",
+                "baselines",
+                "evaluate",
+            )
+        },
+    script:
+        "../../scripts/summary.py"
