@@ -20,7 +20,7 @@ from inverseflow.core.stores import replacing
 
 METRIC_COLUMNS = ("modality", "sample", "method", "metric", "value", "unit", "n", "spread")
 PACKAGES = ("inverseflow", "snakemake", "numpy", "scipy", "xarray", "zarr", "dask", "numba", "torch")
-THUMBNAIL_PX = 460
+THUMBNAIL_PX = 680
 # In the Snakemake report a page has no place of its own, so links to files beside it would lead nowhere.
 _NO_LINKS = """<script>if (location.protocol === "data:")
 for (const a of document.querySelectorAll("figure a")) a.removeAttribute("href");</script>"""
@@ -34,13 +34,13 @@ h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.35rem; margin: 2.
 p { max-width: 48rem; } .soft, caption, figcaption { color: var(--soft); } a { color: var(--link); }
 nav ul { list-style: none; padding: 0; display: flex; gap: 1.2rem; flex-wrap: wrap; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
-caption { text-align: left; padding: .3rem 0; } th, td { padding: .25rem .7rem; text-align: left;
+caption { text-align: left; padding: .3rem 0; white-space: nowrap; } th, td { padding: .25rem .7rem; text-align: left;
   border-bottom: 1px solid var(--line); vertical-align: top; } thead th { background: var(--wash); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tbody tr:hover { background: var(--wash); } tr.first > * { border-top: 2px solid #aab3c2; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; background: #fff; }
-figure img { width: 100%; height: 190px; object-fit: contain; display: block; }
+figure img { width: 100%; height: 230px; object-fit: contain; display: block; }
 figcaption { font-size: .85rem; padding-top: .4rem; } details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--link); } code, pre { font-size: .82rem; }
 pre { background: var(--wash); padding: .8rem; overflow-x: auto; border-radius: 6px; }
@@ -128,7 +128,7 @@ def metrics_table(metrics):
     rows = {}
     for row in table.itertuples():
         cells = rows.setdefault(tuple(getattr(row, k) for k in keys), {})
-        spread = "" if _is_missing(row.spread) else f" ± {show(row.spread)}"
+        spread = "" if _is_missing(row.spread) else f" ± {float(row.spread):.2g}"
         cells[str(row.method)] = show(row.value) + spread
     samples = list(dict.fromkeys(table["sample"]))
     order = sorted(rows, key=lambda k: samples.index(k[0]))

@@ -16,6 +16,8 @@ from matplotlib.lines import Line2D
 
 from inverseflow.core.stores import replacing
 
+from .response import FWHM
+
 MAP_COLOURS = "inferno"
 COLOURS = {  # Okabe and Ito: told apart with every kind of colour vision
     "element": "#0072B2",
@@ -41,7 +43,7 @@ def element_sheet(maps, path, groups=None, threshold=3.0, mark="none", title="",
     Parameters
     ----------
     maps : Dataset with area (group, row, col) in counts, significance of the same shape (amount over its
-        one-sigma error) and, in attrs, step_um (None where unknown)
+        one-sigma error); where the step of the scan is known, a coordinate x in um or an attribute step_um
     path : .png or .pdf to write
     groups : names to draw, in this order; default all
     threshold : significance from which a pixel counts as significant; the share of such pixels is printed
@@ -84,7 +86,7 @@ def _map_panel(fig, ax, bar, maps, name, threshold, mark):
         ax.set_title(f"{share:.0f} % > {threshold:g}σ", loc="right", fontsize=7, color="0.35", pad=3)
         if mark == "mask":
             area = np.where(significance > threshold, area, np.nan)
-    image = _show(fig, ax, bar, area, MAP_COLOURS, maps.attrs.get("step_um"))
+    image = _show(fig, ax, bar, area, MAP_COLOURS, _step_um(maps))
     ax.set_title(pretty(name), loc="left", fontsize=11, weight="bold", pad=3)
     if mark == "contour" and significance is not None and significance.min() < threshold < significance.max():
         small = _averaged(significance)
@@ -129,6 +131,15 @@ def _show(fig, ax, bar, values, colours, step_um, unit="counts", norm=None):
         colorbar.set_label(unit, fontsize=7, labelpad=2)
     _scale_bar(ax, n_cols, step_um)
     return image
+
+
+def _step_um(maps):
+    """Distance between pixels in um, from the attribute step_um or the coordinate x; None where unknown."""
+    if maps.attrs.get("step_um"):
+        return float(maps.attrs["step_um"])
+    x = maps.coords.get("x")
+    known = x is not None and x.size > 1 and x.attrs.get("units") == "um"
+    return float(x.values[1] - x.values[0]) if known else None
 
 
 def _averaged(values):
@@ -191,7 +202,7 @@ def residual_figure(maps, path, title=""):
         bar = fig.add_axes(
             [left + (width + 0.1) / size[0], bottom / size[1], 0.1 / size[0], height / size[1]]
         )
-        _show(fig, ax, bar, maps[name].values.astype(float), colours, maps.attrs.get("step_um"), unit, norm)
+        _show(fig, ax, bar, maps[name].values.astype(float), colours, _step_um(maps), unit, norm)
         ax.set_title(text, loc="left", fontsize=10)
         if norm:
             bar.yaxis.set_major_locator(ticker.FixedLocator([0.4, 0.6, 1, 1.5, 2.5]))
@@ -276,6 +287,18 @@ def quick_look(summary, path, energy_kev, title="", step_um=None):
 
 
 # --- spectra ---
+
+
+def fit_mean(mean, library):
+    """(column,) non-negative areas of a library's columns in a mean spectrum, Poisson-weighted."""
+    from scipy.optimize import nnls
+
+    used = slice(library.first, library.last + 1)
+    y = np.asarray(mean, float)[used]
+    weight = 1 / np.sqrt(np.maximum(y, max(y.mean() * 1e-3, 1e-12)))
+    shapes = library.shapes[used].astype(float) * weight[:, None]
+    scale = np.linalg.norm(shapes, axis=0)
+    return nnls(shapes / scale, y * weight)[0] / scale
 
 
 def mean_spectrum(mean, n_spectra, library, areas, path, groups=(), title=""):
@@ -463,79 +486,102 @@ def kind_of(assigned):
     return "element" if re.match(r"[A-Z][a-z]?-[KLM]", text) else "unassigned"
 
 
-def calibration_figure(axis_points, width_points, response, spectrum, n_spectra, path, title=""):
-    """Draw how energy axis and resolution were found.
+def calibration_figure(calibration, n_spectra, path, title=""):
+    """Draw how energy axis, resolution and scatter were found, from a calibrate.Calibration.
 
-    Parameters
-    ----------
-    axis_points : DataFrame label, energy_kev, channel, sigma_channel: the lines the axis was fitted to
-    width_points : DataFrame energy_kev, fwhm_ev, sigma_ev: measured widths (may be empty)
-    response : response.Response that was found
-    spectrum : (channel,) mean counts per pixel; n_spectra in it
-
-    Panels: the mean spectrum with the lines used; measured position minus fitted axis; FWHM against energy;
-    the zero peak, or the low end of the axis where the detector electronics writes none.
+    n_spectra: number of spectra in the mean spectrum. Panels: the mean spectrum with model, continuum and the
+    lines that fixed the axis; measured position minus fitted axis; FWHM against energy; the zero peak, or the
+    low end of the axis where there is none. Numbers that the scan did not tell are marked.
     """
-    energy = response.energy(np.arange(len(spectrum)))
-    fig = _figure(13, 8)
-    ax = fig.add_axes([0.07, 0.575, 0.915, 0.25])
-    floor = _floor(spectrum, n_spectra)
-    ax.plot(energy, _positive(spectrum), color="0.35", lw=0.8)
+    response = calibration.response
+    lines = calibration.lines
+    mean = np.asarray(calibration.spectra["mean"], float)
+    energy = response.energy(np.arange(mean.size))
+    used = slice(calibration.quality.get("first", 0), calibration.quality.get("last", mean.size - 1) + 1)
+    floor = _floor(mean[used], n_spectra)
+    fig = _figure(15, 9.6)
+    ax = fig.add_axes([0.055, 0.56, 0.93, 0.265])
+    ax.plot(energy, _positive(mean), color="0.35", lw=0, marker=".", ms=3, label="measured mean")
+    for name, colour in (("model", "k"), ("continuum", COLOURS["scatter"])):
+        if name in calibration.spectra:
+            ax.plot(
+                energy[used], _positive(calibration.spectra[name])[used], color=colour, lw=0.8, label=name
+            )
     ax.set_yscale("log")
-    ax.set_ylim(floor, 2 * max(np.max(spectrum), floor))
-    ax.set_xlim(energy[0], energy[-1])
+    ax.set_ylim(floor, 2 * max(mean[used].max(), floor))
+    ax.set_xlim(energy[used][0], energy[used][-1])
     ax.set_xlabel("energy (keV)")
-    ax.set_ylabel("counts per pixel\nand channel")
+    ax.set_ylabel("counts per pixel and channel")
+    ax.legend(frameon=False, fontsize=9, loc="upper right", ncols=3)
     texts = []
-    for p in axis_points.itertuples():
-        n = int(np.clip(round(p.channel), 0, len(spectrum) - 1))
-        y = max(float(spectrum[n]), floor)
-        texts.append((p.energy_kev, y, pretty(p.label), COLOURS["element"], y))
+    for line in lines:
+        y = max(float(mean[int(np.clip(round(line["channel"]), 0, mean.size - 1))]), floor)
+        texts.append((line["energy_kev"], y, pretty(line["label"]), COLOURS["element"], y))
     _labels_on_top(ax, texts)
-    ax = fig.add_axes([0.07, 0.09, 0.25, 0.33])
-    if len(axis_points):
-        off = 1e3 * (response.energy(axis_points["channel"]) - axis_points["energy_kev"])
-        error = 1e3 * response.gain_kev * axis_points["sigma_channel"]
-        ax.errorbar(axis_points["energy_kev"], off, error, fmt="o", ms=4, color=COLOURS["element"], capsize=2)
+
+    def column(name):
+        return np.array([np.nan if line.get(name) is None else line[name] for line in lines], float)
+
+    points = {"fmt": "o", "ms": 4, "capsize": 2, "color": COLOURS["element"]}
+    boxes = [[0.055 + 0.245 * i, 0.07, 0.185, 0.36] for i in range(4)]
+    ax = fig.add_axes(boxes[0])
+    off = 1e3 * (response.energy(column("channel")) - column("energy_kev"))
+    ax.errorbar(column("energy_kev"), off, 1e3 * response.gain_kev * column("sigma_channel"), **points)
     ax.axhline(0, color="k", lw=0.7)
     ax.set_xlabel("energy of the line (keV)")
     ax.set_ylabel("measured - table (eV)")
     ax.set_title("energy axis", loc="left", fontsize=10)
-    ax = fig.add_axes([0.4, 0.09, 0.25, 0.33])
-    grid = np.linspace(0, max(energy[-1], 1), 200)
-    ax.plot(grid, 1e3 * 2.3548 * response.sigma_kev(grid), color="k", lw=1, label="model")
-    if len(width_points):
-        ax.errorbar(
-            width_points["energy_kev"],
-            width_points["fwhm_ev"],
-            width_points["sigma_ev"],
-            fmt="o",
-            ms=4,
-            color=COLOURS["element"],
-            capsize=2,
-            label="measured",
-        )
+    ax = fig.add_axes(boxes[1])
+    grid = np.linspace(0, max(energy[used][-1], 1), 200)
+    ax.plot(grid, 1e3 * FWHM * response.sigma_kev(grid), color="k", lw=1, label="fitted model")
+    ax.errorbar(
+        column("energy_kev"), column("fwhm_ev"), column("sigma_fwhm_ev"), label="single lines", **points
+    )
     ax.set_xlim(0, grid[-1])
     ax.set_xlabel("energy (keV)")
     ax.set_ylabel("FWHM (eV)")
-    ax.set_title(f"noise {response.noise_ev:.0f} eV, Fano {response.fano:.3f}", loc="left", fontsize=10)
+    ax.set_title("resolution", loc="left", fontsize=10)
     ax.legend(fontsize=8, frameon=False)
-    ax = fig.add_axes([0.73, 0.09, 0.255, 0.33])
-    near = np.abs(energy) < 0.35
-    if energy[0] < -0.15:
-        ax.plot(energy[near], np.asarray(spectrum)[near], color="0.35", marker=".", lw=0.8)
+    ax = fig.add_axes(boxes[2])
+    has_zero = energy[0] < -0.15
+    near = np.abs(energy) < 0.35 if has_zero else energy < max(energy[0] + 1.5, energy[used][0] + 0.5)
+    ax.plot(energy[near], mean[near], color="0.35", marker=".", lw=0.8)
+    if has_zero:
         ax.axvline(0, color=COLOURS["unassigned"], lw=0.8)
-        ax.set_title("zero peak", loc="left", fontsize=10)
-    else:
-        near = energy < energy[0] + 1.5
-        ax.plot(energy[near], np.asarray(spectrum)[near], color="0.35", marker=".", lw=0.8)
-        ax.set_title("low end (no zero peak)", loc="left", fontsize=10)
+    ax.set_title("zero peak" if has_zero else "low end of the axis", loc="left", fontsize=10)
     ax.set_xlabel("energy (keV)")
     ax.set_ylabel("counts per pixel and channel")
-    form = f"energy = {response.zero_kev:.4f} keV + {1e3 * response.gain_kev:.4f} eV × channel"
-    fig.text(0.985, 0.985, form, ha="right", va="top", fontsize=10, color="0.3")
+    numbers = _calibration_numbers(calibration)
+    fig.text(boxes[3][0] - 0.02, 0.43, numbers, fontsize=9.5, va="top", family="monospace", linespacing=1.5)
     _title(fig, title)
     _save(fig, path)
+
+
+def _calibration_numbers(calibration):
+    """The fitted numbers as text, one a line, with one sigma."""
+    response = calibration.response
+    names = {
+        "zero_kev": ("zero", 1e3, "eV"),
+        "gain_kev": ("gain", 1e3, "eV/channel"),
+        "noise_ev": ("noise", 1, "eV FWHM"),
+        "fano": ("Fano", 1, ""),
+        "tail_fraction": ("tail", 100, "%"),
+        "tail_kev": ("tail slope", 1e3, "eV"),
+        "step_fraction": ("shelf", 100, "%"),
+        "pileup_fraction": ("sum peaks", 100, "%"),
+    }
+    rows = []
+    for name, (text, factor, unit) in names.items():
+        value, sigma = factor * getattr(response, name), calibration.sigma.get(name)
+        error = "" if sigma is None else f" ± {factor * sigma:.2g}"
+        known = " *" if name in calibration.prior_only else ""
+        rows.append(f"{text:<11}{value:.5g}{error} {unit}{known}")
+    if calibration.anode:
+        tube = f", {calibration.tube_kv:.3g} kV" if calibration.tube_kv else ""
+        rows.append(f"{'tube':<11}{calibration.anode}{tube}")
+    if calibration.prior_only:
+        rows.append("* not told by this scan: usual value")
+    return "\n".join(rows)
 
 
 def pretty(name):

@@ -1,12 +1,14 @@
 """Pictures: they hold what they should, at the right place, and are the same file every time."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from inverseflow.maxrf import figures
 from inverseflow.maxrf.lines import line_groups
@@ -51,20 +53,15 @@ def maps():
             "saturated": (plane, np.zeros((n_row, n_col), np.uint16)),
         },
         coords={"group": names},
-        attrs={"step_um": 500.0},
-    )
+    ).assign_coords(x=("col", 500.0 * np.arange(n_col), {"units": "um"}))
 
 
-def drawn_texts(monkeypatch, draw):
-    """All texts of the figure that `draw` saves."""
-    from matplotlib.text import Text
-
-    found = []
-    monkeypatch.setattr(
-        figures, "_save", lambda fig, path: found.extend(t.get_text() for t in fig.findobj(Text))
-    )
+def drawn_texts(monkeypatch, draw, kept=None):
+    """All texts of the figure that `draw` saves; the figure goes to `kept`."""
+    kept = [] if kept is None else kept
+    monkeypatch.setattr(figures, "_save", lambda fig, path: kept.append(fig))
     draw()
-    return [t for t in found if t]
+    return [t.get_text() for t in kept[-1].findobj(Text) if t.get_text()]
 
 
 def test_element_sheet_shows_every_map_with_its_scales(maps, monkeypatch):
@@ -230,23 +227,52 @@ def test_an_empty_table_of_pulses_is_drawn(fitted, tmp_path):
 
 
 def test_calibration_figure_shows_residuals_in_ev(fitted, monkeypatch):
-    energy = np.array([3.692, 6.404, 10.551])
-    points = pd.DataFrame(
+    lines = [
         {
-            "label": ["Ca-K Ka1", "Fe-K Ka1", "Pb-L La1"],
+            "label": label,
             "energy_kev": energy,
-            "channel": RESPONSE.channel(energy),
+            "channel": float(RESPONSE.channel(energy + 0.002)),
             "sigma_channel": 0.05,
+            "fwhm_ev": fwhm,
+            "sigma_fwhm_ev": 3.0 if fwhm else None,
+            "counts": 1e5,
         }
+        for label, energy, fwhm in (
+            ("Ca-K Ka1", 3.692, 120.0),
+            ("Fe-K Ka1", 6.404, 140.0),
+            ("Pb-L La1", 10.551, None),
+        )
+    ]
+    calibration = SimpleNamespace(
+        response=RESPONSE,
+        sigma={"zero_kev": 0.001, "gain_kev": 2e-6},
+        prior_only=("fano",),
+        anode="Ag",
+        tube_kv=40.0,
+        lines=lines,
+        quality={"first": 30, "last": 900},
+        spectra={"mean": fitted[2], "model": fitted[2], "continuum": 0.1 * fitted[2]},
     )
-    widths = pd.DataFrame({"energy_kev": energy, "fwhm_ev": [120.0, 140.0, 170.0], "sigma_ev": 3.0})
+    kept = []
 
     def draw():
-        figures.calibration_figure(points, widths, RESPONSE, fitted[2], N_SPECTRA, "unused", "scan")
+        figures.calibration_figure(calibration, N_SPECTRA, "unused", "scan")
 
-    texts = drawn_texts(monkeypatch, draw)
-    expected = {"Ca Kα1", "Fe Kα1", "Pb Lα1", "measured - table (eV)", "FWHM (eV)", "noise 80 eV, Fano 0.115"}
+    texts = drawn_texts(monkeypatch, draw, kept)
+    expected = {"Ca Kα1", "Fe Kα1", "Pb Lα1", "measured - table (eV)", "FWHM (eV)"}
     assert expected <= set(texts)
+    numbers = next(t for t in texts if t.startswith("zero"))
+    assert "zero       -100 ± 1 eV" in numbers and "gain       30 ± 0.002 eV/channel" in numbers
+    assert "Fano       0.115  *" in numbers and "Ag, 40 kV" in numbers
+    axis = next(ax for ax in kept[0].axes if ax.get_title(loc="left") == "energy axis")
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx([2, 2, 2], abs=1e-6)  # eV
+
+
+def test_fit_of_the_mean_finds_the_areas(fitted):
+    library, areas, mean, _ = fitted
+    found = figures.fit_mean(mean, library)
+    # 400 counts in 5000 spectra: one sigma of a lone line is 0.3 counts, and several columns overlap here
+    assert found == pytest.approx(areas, abs=8)
 
 
 def test_residual_figure_and_quick_look(maps, fitted, tmp_path):

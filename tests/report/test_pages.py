@@ -134,7 +134,7 @@ def test_summary_page_in_a_browser(page, browser):
     pictures = browser.evaluate(
         "[...document.images].map(i => [i.complete && i.naturalWidth, i.alt, i.parentElement.href])"
     )
-    assert [(width, alt) for width, alt, _ in pictures] == [(460, "maps of one"), (460, "maps of two")]
+    assert [(width, alt) for width, alt, _ in pictures] == [(680, "maps of one"), (680, "maps of two")]
     assert pictures[0][2].endswith("/thing/one.png")
     assert browser.evaluate("document.querySelectorAll('section > .scroll > table tbody tr').length") >= 3
     wide = browser.evaluate("document.documentElement.scrollWidth - window.innerWidth")
