@@ -72,17 +72,35 @@ class CalibrateSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Template refinement and the threshold of detection."""
+    """Template refinement and the thresholds of detection."""
 
+    energy_min_kev: float = setting(1.0, "lowest line that is looked for", "keV", ge=0.3, le=10)
+    exclude: tuple[str, ...] = setting(
+        ("Ne", "Kr", "Xe", "Tc", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Pa"),
+        "elements that get no template (symbols): noble gases but argon, and those without a stable isotope",
+    )
+    n_splines: int = setting(10, "pieces of the continuum, fitted in every pixel", ge=2, le=40)
+    refine: bool = setting(True, "refine line ratios, tails and axis on the scan; false keeps theory")
+    eps: float = setting(0.01, "relative error of a refined template over one peak width", ge=0, le=0.2)
+    thresholds: Literal["pretrained", "train"] = setting(
+        "pretrained", "false-alarm thresholds: those of the package, or learned anew for this scan"
+    )
     seed: int = setting(0, "seed of the simulated spectra", ge=0)
 
 
 class DetectSettings(Settings):
     """Pulses in the summary spectra, and which elements they prove."""
 
-    false_alarm: float = setting(0.001, "probability of claiming an absent element", gt=0, lt=1)
+    method: Literal["fri_global", "fri_pixel"] = setting(
+        "fri_global", "pulses from the summary spectra, or from every sampled pixel by itself"
+    )
+    false_alarm: float = setting(0.001, "probability of claiming an absent element", gt=0, lt=0.5)
     allow: tuple[str, ...] | None = setting(None, "only these elements are considered (symbols)")
     deny: tuple[str, ...] = setting((), "elements that are never considered (symbols)")
+    eps: float = setting(0.01, "relative error of a template over one peak width", ge=0, le=0.2)
+    continuum_error: float = setting(
+        0.3, "relative error of the continuum over twice the width of a peak", ge=0, le=2
+    )
 
 
 class DeconvolveSettings(Settings):
@@ -112,6 +130,10 @@ class ExportSettings(Settings):
 
 class FiguresSettings(Settings):
     """Pictures of the report."""
+
+    mark: Literal["none", "contour", "mask"] = setting(
+        "none", "what of a map is significant: unmarked, outlined, or all else grey"
+    )
 
 
 class EvaluateSettings(Settings):
