@@ -77,7 +77,9 @@ def count_type(dtype, source):
         return np.dtype(f"u{dtype.itemsize}")
     if dtype.kind in "uif":
         return np.dtype(np.uint32)
-    raise ScanError(f"{source}: counts of type {dtype}, expected whole numbers of 8, 16 or 32 bits")
+    raise ScanError(
+        f"{source}: counts of type {dtype}, expected whole numbers; save the counts as uint16 or uint32"
+    )
 
 
 def lazy_counts(array, source, align=1):

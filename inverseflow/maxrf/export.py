@@ -12,6 +12,7 @@ Areas are net counts of a whole line group per pixel, never rescaled, never clip
 the same maps give the same bytes.
 """
 
+import io
 import json
 import re
 from pathlib import Path
@@ -188,8 +189,12 @@ def _write_tiff(maps, names, folder, configuration):
     step = step_um(maps)
     scale = {"resolution": (1e4 / step, 1e4 / step), "resolutionunit": "CENTIMETER"} if step else {}
     for stem, title, values in _planes(maps, names):
-        path = folder / "tiff" / f"{stem}.tif"
-        tifffile.imwrite(path, values, description=title, software="inverseflow", metadata=None, **scale)
+        content = io.BytesIO()  # written at once below, so that a full disk is reported as such
+        description = f"Title={title}\nUnit=counts"
+        tifffile.imwrite(
+            content, values, description=description, software="inverseflow", metadata=None, **scale
+        )
+        (folder / "tiff" / f"{stem}.tif").write_bytes(content.getvalue())
 
 
 def _write_csv(maps, names, folder, configuration):

@@ -100,7 +100,8 @@ def open_ripple(path, files, options):
         )
     if n_bytes not in ((4, 8) if kind == "f" else (1, 2, 4, 8)):
         raise ScanError(
-            f"{rpl.name}: data-length {n_bytes} with data-type {fields['data-type']}; expected 1, 2 or 4"
+            f"{rpl.name}: data-length {n_bytes} with data-type {fields['data-type']}; expected 1, 2 or 4; "
+            "correct the .rpl"
         )
     byte_order = fields.get("byte-order", "dont-care")
     if byte_order not in ("little-endian", "big-endian", "dont-care"):

@@ -69,7 +69,9 @@ def _numbers(path, words):
     try:
         return np.array(words, dtype=np.float64)
     except ValueError as error:
-        raise ScanError(f"{path.name}: expected counts, found something else ({error})") from None
+        raise ScanError(
+            f"{path.name}: expected counts, found something else ({error}); copy it again"
+        ) from None
 
 
 def _line_fit(channel, energy_kev):
@@ -313,7 +315,7 @@ def _one_spectrum(file, detector, negative, place=(0, 0)):
     spectrum = read_spectrum(file)
     name, n = Path(file).name, len(spectrum.counts)
     if detector not in (None, "sum") and not (isinstance(detector, int) and 0 <= detector < n):
-        raise ScanError(f"{name}: detector {detector!r}, expected 0 to {n - 1} or sum")
+        raise ScanError(f"{name}: detector {detector!r}, expected 0 to {n - 1} or sum; correct detector")
     counts, clipped = spectrum.counts, []
     lost = -counts[counts < 0].sum()
     if lost > 0 and negative == "clip" and lost <= NEGATIVE_LIMIT * np.abs(counts).sum():

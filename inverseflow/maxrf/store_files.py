@@ -37,9 +37,7 @@ def open_hdf5(path, files, options):
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ScanError(
-            f"{path.name}: not a readable HDF5 file ({error}); it is truncated or of another kind"
-        ) from None
+        raise ScanError(f"{path.name}: not a readable HDF5 file ({error}); copy it again") from None
     with file:
         data = _find_dataset(path, file, options)
         interpretation = data.attrs.get("interpretation", "")
@@ -66,7 +64,9 @@ def _find_dataset(path, file, options):
     if options["dataset"]:
         data = file.get(options["dataset"])
         if not isinstance(data, h5py.Dataset):
-            raise ScanError(f"{path.name}: no dataset {options['dataset']!r}; found {_h5_names(file)}")
+            raise ScanError(
+                f"{path.name}: no dataset {options['dataset']!r}; found {_h5_names(file)}; correct it"
+            )
         if data.ndim not in (2, 3):
             raise ScanError(
                 f"{path.name}: dataset {data.name} has {data.ndim} axes, expected (row, col, channel)"
