@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from inverseflow.core.stores import replacing
 
-from .response import FWHM
+from .response import FWHM, SI_ESCAPE_KEV
 
 MAP_COLOURS = "inferno"
 COLOURS = {  # Okabe and Ito: told apart with every kind of colour vision
@@ -37,7 +37,7 @@ _MAP_PIXELS = 700  # a larger map is averaged down to this before drawing
 # --- maps ---
 
 
-def element_sheet(maps, path, groups=None, threshold=3.0, mark="none", title="", n_columns=None):
+def element_sheet(maps, path, groups=None, threshold=None, mark="none", title="", n_columns=None):
     """Draw all maps of a scan, one panel each: name, scale bar, colour bar in counts.
 
     Parameters
@@ -46,7 +46,8 @@ def element_sheet(maps, path, groups=None, threshold=3.0, mark="none", title="",
         one-sigma error); where the step of the scan is known, a coordinate x in um or an attribute step_um
     path : .png or .pdf to write
     groups : names to draw, in this order; default all
-    threshold : significance from which a pixel counts as significant; the share of such pixels is printed
+    threshold : significance from which a pixel counts as significant; the share of such pixels is printed;
+        default the attribute pixel_threshold, else 3
     mark : "none", "contour" (outline of what is significant) or "mask" (grey where it is not)
     title : text above the sheet
 
@@ -79,6 +80,7 @@ def element_sheet(maps, path, groups=None, threshold=3.0, mark="none", title="",
 
 
 def _map_panel(fig, ax, bar, maps, name, threshold, mark):
+    threshold = maps.attrs.get("pixel_threshold", 3.0) if threshold is None else threshold
     area = maps["area"].sel(group=name).values.astype(float)
     significance = maps["significance"].sel(group=name).values if "significance" in maps else None
     if significance is not None:
@@ -86,7 +88,7 @@ def _map_panel(fig, ax, bar, maps, name, threshold, mark):
         ax.set_title(f"{share:.0f} % > {threshold:g}σ", loc="right", fontsize=7, color="0.35", pad=3)
         if mark == "mask":
             area = np.where(significance > threshold, area, np.nan)
-    image = _show(fig, ax, bar, area, MAP_COLOURS, _step_um(maps))
+    image = _show(fig, ax, bar, area, MAP_COLOURS, step_um(maps))
     ax.set_title(pretty(name), loc="left", fontsize=11, weight="bold", pad=3)
     if mark == "contour" and significance is not None and significance.min() < threshold < significance.max():
         small = _averaged(significance)
@@ -133,8 +135,8 @@ def _show(fig, ax, bar, values, colours, step_um, unit="counts", norm=None):
     return image
 
 
-def _step_um(maps):
-    """Distance between pixels in um, from the attribute step_um or the coordinate x; None where unknown."""
+def step_um(maps):
+    """The distance between pixels in um, from the attribute step_um or the coordinate x, else None."""
     if maps.attrs.get("step_um"):
         return float(maps.attrs["step_um"])
     x = maps.coords.get("x")
@@ -202,7 +204,7 @@ def residual_figure(maps, path, title=""):
         bar = fig.add_axes(
             [left + (width + 0.1) / size[0], bottom / size[1], 0.1 / size[0], height / size[1]]
         )
-        _show(fig, ax, bar, maps[name].values.astype(float), colours, _step_um(maps), unit, norm)
+        _show(fig, ax, bar, maps[name].values.astype(float), colours, step_um(maps), unit, norm)
         ax.set_title(text, loc="left", fontsize=10)
         if norm:
             bar.yaxis.set_major_locator(ticker.FixedLocator([0.4, 0.6, 1, 1.5, 2.5]))
@@ -222,7 +224,7 @@ def residual_figure(maps, path, title=""):
     _save(fig, path)
 
 
-def picture_pages(maps, path, threshold=3.0, title="", per_page=6):
+def picture_pages(maps, path, threshold=None, title="", per_page=6):
     """Write a PDF of large maps, `per_page` on a page, for printing; arguments as in `element_sheet`."""
     from matplotlib.backends.backend_pdf import PdfPages
 
@@ -245,11 +247,11 @@ def picture_pages(maps, path, threshold=3.0, title="", per_page=6):
             pages.savefig(fig)
 
 
-def quick_look(summary, path, energy_kev, title="", step_um=None):
+def quick_look(summary, path, energy_kev, title=""):
     """Draw what a scan holds before anything is fitted: total counts, and the summary spectra.
 
     summary: Dataset with total_counts (row, col), mean, high_quantile or maximum (channel), cluster_mean
-    (cluster, channel); energy_kev (channel,), or None where the file has no energy axis.
+    (cluster, channel), attribute step_um where known; energy_kev (channel,), or None where there is no axis.
     """
     total = summary["total_counts"].values.astype(float)
     n_rows, n_cols = total.shape
@@ -261,7 +263,7 @@ def quick_look(summary, path, energy_kev, title="", step_um=None):
     bottom = 0.65 / size[1]
     ax = fig.add_axes([0.25 / size[0], bottom, width / size[0], height / size[1]])
     bar = fig.add_axes([(width + 0.35) / size[0], bottom, 0.1 / size[0], height / size[1]])
-    _show(fig, ax, bar, total, "viridis", step_um)
+    _show(fig, ax, bar, total, "viridis", step_um(summary))
     ax.set_title("total counts", loc="left", fontsize=10)
     ax = fig.add_axes([(width + 2.0) / size[0], bottom, 6.4 / size[0], plot_h / size[1]])
     n_channels = summary.sizes["channel"]
@@ -385,44 +387,45 @@ def _components(mean, n_spectra, library, areas, model, groups):
     return curves, texts
 
 
-def fri_detections(spectra, n_spectra, pulses, response, path, title="", first=0, last=None):
+def fri_detections(spectra, pulses, library, path, groups=(), title=""):
     """Draw detected pulses over their spectra: stems with uncertainties, and what each was assigned to.
 
     Parameters
     ----------
-    spectra : dict of name -> (channel,) counts per pixel, one panel each ("mean", "high_quantile" ...)
-    n_spectra : int, spectra in the mean (for the lowest level that is drawn)
-    pulses : DataFrame with spectrum, energy_kev, channel, sigma_channel, area, sigma_area, assigned
-    response : response.Response, for the energy axis
-    first, last : channels to show
+    spectra : dict of name -> (channel,) counts, one panel each ("mean", "high_quantile" ...)
+    pulses : DataFrame with spectrum, energy_kev, channel, sigma_channel, area, sigma_area, assigned; areas in
+        the counts of their spectrum, `assigned` a column of the library or empty
+    library : templates.Library, for the energy axis and the kind of its columns
+    groups : lines.LineGroup of the elements, which name the line of a pulse and tell escape peaks
 
     A stem's height is the pulse's peak, area / (2.507 sigma); its thick bars are one sigma of position and
     area. Pulses of spectra that have no panel (clusters) are drawn by position in a panel of their own.
     """
-    names = [str(n) for n in spectra]
-    others = sorted(set(pulses["spectrum"].astype(str)) - set(names), key=_natural)
+    response, names = library.response, [str(n) for n in spectra]
+    spectrum = pulses["spectrum"].astype(str)
+    others = sorted(set(spectrum) - set(names), key=_natural)
+    by_name = {g.name: g for g in groups}
+    told = [name_pulse(p.assigned, p.energy_kev, library, by_name) for p in pulses.itertuples()]
     panel, above, below = 3.0, 1.35, 0.5
     rows = 0.4 + min(0.12 * len(others), 3.5)
     height = 0.3 + len(names) * (panel + above + below) + (rows + 0.1 + below if others else 0)
     fig = _figure(15, height)
-    last = response.n_channels - 1 if last is None else last
-    limits = float(response.energy(first)), float(response.energy(last))
+    used = slice(library.first, library.last + 1)
+    limits = float(response.energy(library.first)), float(response.energy(library.last))
     bottom = height - 0.3
     for name in names:
         bottom -= above + panel
         ax = fig.add_axes([0.06, bottom / height, 0.925, panel / height])
         bottom -= below
-        mine = pulses[pulses["spectrum"].astype(str) == name]
         y = np.asarray(spectra[name], float)
-        floor = _floor(y[first : last + 1], n_spectra if name == "mean" else 1)
-        energy = response.energy(np.arange(y.size))
-        ax.plot(energy, _positive(y), color="0.45", lw=0.8)
+        floor = _floor(y[used], 1)
+        ax.plot(response.energy(np.arange(y.size)), _positive(y), color="0.45", lw=0.8)
+        mine = [(p, t) for p, t, s in zip(pulses.itertuples(), told, spectrum) if s == name]
         texts = _stems(ax, mine, response, floor)
         ax.set_yscale("log")
         ax.set_xlim(limits)
-        top = max([y[first : last + 1].max(), *[t[1] for t in texts]])
-        ax.set_ylim(floor, 2 * max(top, floor))
-        ax.set_ylabel("counts per pixel\nand channel")
+        ax.set_ylim(floor, 2 * max([y[used].max(), floor, *[t[1] for t in texts]]))
+        ax.set_ylabel("counts per channel")
         text = f"{name.replace('_', ' ')}: {len(mine)} pulses"
         ax.text(0.995, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=10, weight="bold")
         _labels_on_top(ax, texts)
@@ -430,17 +433,20 @@ def fri_detections(spectra, n_spectra, pulses, response, path, title="", first=0
     if others:
         bottom -= rows + 0.1
         ax = fig.add_axes([0.06, bottom / height, 0.925, rows / height])
-        for row, name in enumerate(others):
-            mine = pulses[pulses["spectrum"].astype(str) == name]
-            kinds = np.array([kind_of(a) for a in mine["assigned"]], dtype=object)
-            for kind, colour in COLOURS.items():
-                x = mine["energy_kev"].to_numpy()[kinds == kind]
-                ax.plot(x, np.full(x.size, row), ls="", marker="|", ms=5, color=colour)
+        place = {name: row for row, name in enumerate(others)}
+        for kind, colour in COLOURS.items():
+            points = [
+                (p.energy_kev, place[s])
+                for p, (_, k), s in zip(pulses.itertuples(), told, spectrum)
+                if k == kind and s in place
+            ]
+            ax.plot(*(np.array(points).T if points else ([], [])), ls="", marker="|", ms=5, color=colour)
         ax.set_xlim(limits)
         ax.set_ylim(len(others) - 0.5, -0.5)
-        ax.set_yticks([0, len(others) - 1], [others[0], others[-1]], fontsize=8)
+        ends = sorted({0, len(others) - 1})
+        ax.set_yticks(ends, [others[i] for i in ends], fontsize=8)
         ax.set_xlabel("energy (keV)")
-    present = [k for k in COLOURS if any(kind_of(a) == k for a in pulses["assigned"])]
+    present = [k for k in COLOURS if k in {kind for _, kind in told}]
     handles = [Line2D([], [], color=COLOURS[k], marker=MARKERS[k], label=k) for k in present]
     if handles:
         fig.legend(handles=handles, loc="upper right", ncols=5, frameon=False, bbox_to_anchor=(0.99, 1))
@@ -449,41 +455,48 @@ def fri_detections(spectra, n_spectra, pulses, response, path, title="", first=0
 
 
 def _stems(ax, pulses, response, floor):
-    """Stems of one spectrum; returns the labels of `_labels_on_top`."""
+    """Stems of (pulse, (text, kind)) of one spectrum; returns the labels of `_labels_on_top`."""
     texts = []
-    for p in pulses.itertuples():
-        kind = kind_of(p.assigned)
+    for p, (text, kind) in pulses:
         unit = 2.5066 * float(response.sigma_channel(p.channel))
         peak, error = max(p.area / unit, 1.05 * floor), p.sigma_area / unit
-        dx = p.sigma_channel * response.gain_kev
         ax.vlines(p.energy_kev, floor, peak, color=COLOURS[kind], lw=0.9)
         ax.errorbar(
             p.energy_kev,
             peak,
             yerr=[[min(error, peak - floor)], [error]],
-            xerr=dx,
+            xerr=p.sigma_channel * response.gain_kev,
             color=COLOURS[kind],
             marker=MARKERS[kind],
             ms=4,
             lw=1.8,
             capsize=0,
         )
-        text = pretty(str(p.assigned)) if kind != "unassigned" else f"? {p.energy_kev:.2f}"
         texts.append((p.energy_kev, peak, text, COLOURS[kind], p.area))
     return texts
 
 
-def kind_of(assigned):
-    """The kind (a key of COLOURS) of what a pulse was assigned to, such as "Pb-L", "Rh-K Compton", ""."""
-    text = "" if assigned is None or assigned != assigned else str(assigned)
-    low = text.lower()
-    if "escape" in low:
-        return "escape"
-    if "sum" in low or "pile" in low or "+" in low:
-        return "sum peak"
-    if any(word in low for word in ("compton", "rayleigh", "scatter")):
-        return "scatter"
-    return "element" if re.match(r"[A-Z][a-z]?-[KLM]", text) else "unassigned"
+def name_pulse(assigned, energy_kev, library, groups=None):
+    """(text, kind) of a pulse at an energy that was assigned to a column of the library, or to none.
+
+    groups: name -> lines.LineGroup. A pulse of an element that lies on none of its lines (2.5 sigma) but one
+    silicon escape energy below one is its escape peak. kind is a key of COLOURS.
+    """
+    if assigned != assigned or assigned not in library.names:
+        return f"? {energy_kev:.2f}", "unassigned"
+    kind = _KINDS.get(library.kinds[library.index(assigned)], "unassigned")
+    group = (groups or {}).get(assigned)
+    if kind != "element" or group is None:
+        return str(assigned), kind
+    reach = 2.5 * float(library.response.sigma_kev(energy_kev))
+    off = np.abs(np.asarray(group.energy_kev) - energy_kev)
+    near = np.flatnonzero(off < reach)
+    if near.size:
+        line = group.label[near[np.argmax(np.asarray(group.ratio)[near])]]
+        return pretty(f"{assigned} {line}"), "element"
+    if np.any(np.abs(np.asarray(group.energy_kev) - SI_ESCAPE_KEV - energy_kev) < reach):
+        return f"{assigned} escape", "escape"
+    return assigned, "element"
 
 
 def calibration_figure(calibration, n_spectra, path, title=""):

@@ -1,4 +1,38 @@
+import pandas as pd
+import xarray as xr
+
 from inverseflow.core.job import job
+from inverseflow.core.report import table_page
+from inverseflow.maxrf import figures
+from inverseflow.maxrf.calibrate import Calibration
+from inverseflow.maxrf.detect import present_groups
+from inverseflow.maxrf.lines import line_groups
+from inverseflow.maxrf.settings import FiguresSettings
+from inverseflow.maxrf.templates import Library
 
 with job(snakemake) as run:
-    pass
+    settings = FiguresSettings(**run.params.settings)
+    title = f"{run.wildcards.sample} ({run.params.origin})"
+    summary = xr.load_dataset(run.input.summary)
+    calibration = Calibration.load(run.input.calibration)
+    library = Library.load(run.input.library)
+    pulses = pd.read_csv(run.input.pulses)
+    maps = xr.open_zarr(run.input.store, consolidated=False)
+    mean, n_spectra = summary["mean"].values, summary.attrs["n_spectra"]
+    energy = library.response.energy(range(mean.size))
+
+    figures.quick_look(summary, run.output.quicklook, energy, title)
+    figures.calibration_figure(calibration, n_spectra, run.output.calibration, title)
+    symbols = {name.split("-")[0] for name, kind in zip(library.names, library.kinds) if kind == "element"}
+    ends = library.response.energy([library.first, library.last])
+    groups = line_groups(calibration.tube_kv or ends[1], *ends, sorted(symbols))
+    spectra = {"mean": mean * n_spectra, "high_quantile": summary["high_quantile"].values}
+    figures.fri_detections(spectra, pulses, library, run.output.detect, groups, title)
+    library = library.subset(present_groups(run.input.elements))
+    areas = figures.fit_mean(mean, library)
+    figures.mean_spectrum(mean, n_spectra, library, areas, run.output.spectrum, groups, title)
+    figures.element_sheet(maps, run.output.maps, mark=settings.mark, title=title)
+    figures.picture_pages(maps, run.output.pages, title=title)
+    figures.residual_figure(maps, run.output.residual, title)
+    text = "Every element that was considered, with the evidence for it. Amounts are counts per pixel."
+    table_page(run.input.elements, run.output.elements, f"Elements of {title}", text)

@@ -177,44 +177,45 @@ def test_labels_keep_their_order_and_their_distance():
 
 
 @pytest.mark.parametrize(
-    ("assigned", "kind"),
+    ("assigned", "energy_kev", "text", "kind"),
     [
-        ("Pb-L", "element"),
-        ("Fe-K escape", "escape"),
-        ("Fe-K + Ca-K", "sum peak"),
-        ("Ag-K Compton", "scatter"),
-        ("", "unassigned"),
-        (float("nan"), "unassigned"),
+        ("Pb-L", 10.55, "Pb Lα1", "element"),
+        ("Fe-K", 7.06, "Fe Kβ1", "element"),
+        ("Fe-K", 6.404 - 1.740, "Fe-K escape", "escape"),
+        ("Ag-K Compton", 20.6, "Ag-K Compton", "scatter"),
+        ("", 15.0, "? 15.00", "unassigned"),
+        (float("nan"), 15.0, "? 15.00", "unassigned"),
     ],
 )
-def test_kind_of_a_pulse(assigned, kind):
-    assert figures.kind_of(assigned) == kind
+def test_a_pulse_is_named_by_its_line(fitted, assigned, energy_kev, text, kind):
+    library, _, _, groups = fitted
+    assert figures.name_pulse(assigned, energy_kev, library, {g.name: g for g in groups}) == (text, kind)
 
 
 def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch, tmp_path):
-    library, areas, mean, groups = fitted
+    library, _, mean, groups = fitted
     rows = [
         {
             "spectrum": spectrum,
             "channel": float(RESPONSE.channel(e)),
             "sigma_channel": 0.2,
             "energy_kev": e,
-            "area": 300.0,
-            "sigma_area": 20.0,
+            "area": 300.0 * N_SPECTRA,
+            "sigma_area": 20.0 * N_SPECTRA,
             "assigned": text,
         }
         for spectrum in ("mean", "cluster 2", "cluster 10")
         for e, text in ((3.69, "Ca-K"), (6.4, "Fe-K"), (20.6, "Ag-K Compton"), (15.0, ""))
     ]
-    pulses = pd.DataFrame(rows)
 
     def draw():
-        figures.fri_detections({"mean": mean}, N_SPECTRA, pulses, RESPONSE, tmp_path / "a.png")
+        spectra = {"mean": mean * N_SPECTRA}
+        figures.fri_detections(spectra, pd.DataFrame(rows), library, tmp_path / "a.png", groups)
 
     draw()
     assert imread(tmp_path / "a.png").shape[1] > 1000
     texts = drawn_texts(monkeypatch, draw)
-    assert "mean: 4 pulses" in texts and "Fe-K" in texts and "? 15.00" in texts
+    assert "mean: 4 pulses" in texts and "Fe Kα1" in texts and "? 15.00" in texts
     assert texts.index("cluster 2") < texts.index("cluster 10")
     assert {"element", "scatter", "unassigned"} <= set(texts)
 
@@ -222,7 +223,7 @@ def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch,
 def test_an_empty_table_of_pulses_is_drawn(fitted, tmp_path):
     columns = ["spectrum", "channel", "sigma_channel", "energy_kev", "area", "sigma_area", "assigned"]
     empty = pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
-    figures.fri_detections({"mean": fitted[2]}, N_SPECTRA, empty, RESPONSE, tmp_path / "a.png")
+    figures.fri_detections({"mean": fitted[2]}, empty, fitted[0], tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
@@ -287,7 +288,7 @@ def test_residual_figure_and_quick_look(maps, fitted, tmp_path):
         }
     )
     energy = RESPONSE.energy(np.arange(mean.size))
-    figures.quick_look(summary, tmp_path / "quick.png", energy, "scan", 500.0)
+    figures.quick_look(summary, tmp_path / "quick.png", energy, "scan")
     figures.quick_look(summary, tmp_path / "channels.png", None)
     for name in ("residual.png", "quick.png", "channels.png"):
         assert imread(tmp_path / name)[..., :3].std() > 0.05, f"{name} is blank"

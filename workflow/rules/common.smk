@@ -20,7 +20,14 @@ CONFIG = validate(config, Config)
 config.update(CONFIG.model_dump(mode="json"))
 MAXRF = CONFIG.maxrf
 SAMPLES = list(MAXRF.samples)
-FIGURES = ["calibration", "detect", "spectrum", "maps", "residual"]
+FIGURES = {  # picture -> stage that it shows, and what it is
+    "quicklook": ("1 summarize", "quick look"),
+    "calibration": ("2 calibrate", "energy axis and resolution"),
+    "detect": ("3 detect", "pulses and what they are"),
+    "spectrum": ("4 deconvolve", "fitted mean spectrum"),
+    "maps": ("4 deconvolve", "element maps"),
+    "residual": ("4 deconvolve", "what is left over"),
+}
 
 if MAXRF.mode == "whole":
     FINGERPRINT = ["results/maxrf/{sample}/fingerprint.json"]

@@ -197,10 +197,18 @@ rule maxrf_figures:
                 caption=f"../report/maxrf_{figure}.rst",
                 category="MA-XRF",
                 subcategory="{sample}",
-                labels={"sample": "{sample}", "figure": figure},
+                labels={"stage": stage, "result": text},
             )
-            for figure in FIGURES
+            for figure, (stage, text) in FIGURES.items()
         },
+        elements=report(
+            "results/maxrf/{sample}/elements.html",
+            caption="../report/maxrf_elements.rst",
+            category="MA-XRF",
+            subcategory="{sample}",
+            labels={"stage": "3 detect", "result": "table of elements"},
+        ),
+        pages="results/maxrf/{sample}/maps.pdf",
     log:
         "logs/maxrf/figures/{sample}.log",
     conda:
@@ -210,6 +218,9 @@ rule maxrf_figures:
         runtime=30,
     params:
         code=code("maxrf/figures.py"),
+        origin=lambda wildcards: (
+            "simulated" if is_simulated(wildcards.sample) else "measured"
+        ),
         settings=stage("figures"),
     script:
         "../../scripts/maxrf/figures.py"
@@ -252,7 +263,8 @@ rule maxrf_metrics:
             "results/maxrf/metrics.csv",
             caption="../report/maxrf_metrics.rst",
             category="MA-XRF",
-            labels={"sample": "all", "figure": "metrics"},
+            subcategory="all samples",
+            labels={"stage": "5 evaluate", "result": "measures (CSV)"},
         ),
     log:
         "logs/maxrf/metrics.log",

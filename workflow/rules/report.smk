@@ -15,7 +15,7 @@ rule summary:
             "results/summary.html",
             caption="../report/summary.rst",
             category="Summary",
-            labels={"sample": "all", "figure": "summary"},
+            labels={"stage": "all", "result": "the whole run on one page"},
         ),
     log:
         "logs/summary.log",
