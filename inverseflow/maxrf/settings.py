@@ -127,6 +127,11 @@ class BaselinesSettings(Settings):
 class ExportSettings(Settings):
     """Result formats of the field."""
 
+    formats: tuple[Literal["hdf5", "edf", "tiff", "csv", "dms"], ...] = setting(
+        ("hdf5", "edf", "tiff", "csv", "dms"),
+        "hdf5 (as PyMca writes it), edf and tiff (a file per line group), csv (tables), dms (XRF-Explorer)",
+    )
+
 
 class FiguresSettings(Settings):
     """Pictures of the report."""
