@@ -11,6 +11,7 @@ order of the items, and BLAS uses one thread inside a task, so nothing depends o
 import itertools
 import logging
 import pickle
+import shlex
 import sys
 import threading
 from collections import deque
@@ -104,8 +105,8 @@ def compute(where="threads", threads=1, memory_mb=2000, slurm=None):
         with _threads(threads) as engine:
             yield engine
     elif where in ("local", "slurm") or "://" in where:
-        with _hidden_main(), _client(where, threads, memory_mb, slurm) as client:
-            yield _distributed(client)
+        with _hidden_main(), _client(where, threads, memory_mb, slurm) as (client, workers):
+            yield _distributed(client, workers)
     else:
         raise ValueError(
             f"compute: expected threads, local, slurm or an address such as tcp://host:8786, got {where!r}"
@@ -158,10 +159,16 @@ class _Unpacking:
         self.future = future
 
     def result(self):
-        return pickle.loads(self.future.result())
+        from distributed import KilledWorker
+
+        try:
+            return pickle.loads(self.future.result())
+        except KilledWorker as error:
+            error.add_note("Most often memory is too small: raise mem_mb of the rule, or slurm.memory_mb.")
+            raise
 
 
-def _distributed(client):
+def _distributed(client, workers):
     import distributed
 
     def submit(function):
@@ -175,12 +182,12 @@ def _distributed(client):
     def cancel(pending):
         client.cancel([p.future for p in pending])
 
-    workers = sum(client.nthreads().values())
-    return Engine(submit, wait_any, cancel, max(workers, 1))
+    return Engine(submit, wait_any, cancel, workers)
 
 
 @contextmanager
 def _client(where, threads, memory_mb, slurm):
+    """A client and the number of workers that it will have."""
     from distributed import Client, LocalCluster
 
     log = logging.getLogger("inverseflow.compute")
@@ -192,14 +199,16 @@ def _client(where, threads, memory_mb, slurm):
             memory_limit=f"{memory_mb // threads}MB",
         )
         with cluster, Client(cluster) as client:
-            yield client
+            yield client, threads
     elif where == "slurm":
         options = SLURM_DEFAULTS | dict(slurm or {})
+        workers = options["workers"]
         with _slurm_cluster(options, memory_mb) as cluster, Client(cluster) as client:
-            cluster.scale(jobs=options["workers"])
-            log.info("waiting for %d SLURM workers", options["workers"])
-            _wait_for_workers(client, options["workers"], options["wait_s"], "slurm")
-            yield client
+            # Not scale(): that never replaces a worker that was killed, and without workers nothing ends.
+            cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
+            log.info("waiting for the first of %d SLURM workers", workers)
+            _wait_for_worker(client, options["wait_s"], "slurm")
+            yield client, workers
     else:
         try:
             client = Client(where, timeout=30)
@@ -208,8 +217,8 @@ def _client(where, threads, memory_mb, slurm):
                 f"compute: no Dask scheduler answers at {where}; start it or change compute"
             ) from error
         with client:
-            _wait_for_workers(client, 1, SLURM_DEFAULTS["wait_s"], where)
-            yield client
+            _wait_for_worker(client, SLURM_DEFAULTS["wait_s"], where)
+            yield client, sum(client.nthreads().values())
 
 
 def _slurm_cluster(options, memory_mb):
@@ -227,22 +236,20 @@ def _slurm_cluster(options, memory_mb):
         log_directory=options["log_directory"],
         job_extra_directives=list(options["directives"]),
         job_script_prologue=[f"export {name}=1" for name in one_thread]
-        + [f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"],
-        python=sys.executable,
-        scheduler_options={"dashboard_address": None},
+        + [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        python=shlex.quote(sys.executable),
+        scheduler_options={"dashboard": False},
     )
 
 
-def _wait_for_workers(client, workers, wait_s, where):
+def _wait_for_worker(client, wait_s, where):
     try:
         client.wait_for_workers(1, timeout=wait_s)
-        client.wait_for_workers(workers, timeout=wait_s)
     except TimeoutError as error:
-        if not client.nthreads():
-            raise TimeoutError(
-                f"compute {where}: no worker came within {wait_s} s; look at the queue (squeue) and the "
-                "worker logs, or set slurm.wait_s higher"
-            ) from error
+        raise TimeoutError(
+            f"compute {where}: no worker came within {wait_s} s; look at the queue (squeue) and the "
+            "worker logs, or set slurm.wait_s higher"
+        ) from error
 
 
 @contextmanager
