@@ -21,6 +21,7 @@ class Response:
     tail_fraction, step_fraction: share of a line at Mn Ka (5.895 keV) that goes into the exponential tail
     and into the flat shelf below it, both scaled with the absorption in silicon; tail_kev: slope of the tail;
     pileup_fraction: expected share of counts in sum peaks; silicon_mm: active thickness;
+    escape_scale: seen share of the theoretical escape peak (some electronics subtract it: 0);
     window: ((formula, g/cm2), ...) in front of the detector, air path included.
     """
 
@@ -33,6 +34,7 @@ class Response:
     tail_kev: float = 0.15
     step_fraction: float = 0.0
     pileup_fraction: float = 0.0
+    escape_scale: float = 1.0
     silicon_mm: float = 0.45
     window: tuple = (("Be", 0.0023), ("N2", 0.0012))
 
@@ -78,7 +80,7 @@ class Response:
         Gaussian integrated over the bins, silicon escape peak, exponential tail and shelf (hypermet form).
         """
         energy_kev = float(energy_kev)
-        escape = escape_fraction(energy_kev)
+        escape = self.escape_scale * escape_fraction(energy_kev)
         shape = (1 - escape) * self._peak(energy_kev)
         if escape > 0:
             shape = shape + escape * self._peak(energy_kev - SI_ESCAPE_KEV)
@@ -89,14 +91,15 @@ class Response:
         sigma = self.sigma_kev(energy_kev)
         u = (edges - energy_kev) / sigma
         tail, step = self._losses(energy_kev)
-        cumulative = (1 - tail - step) * ndtr(u)
+        b = self.tail_kev / sigma
+        near = slice(*np.searchsorted(u, [-8 - 15 * b * (tail > 0), 8]))  # beyond, less than 1e-6 of the tail
+        cumulative = np.where(u < 0, 0.0, 1 - step)
+        cumulative[near] = (1 - step) * ndtr(u[near])
         if tail > 0:  # exponential to the left, convolved with the Gaussian
-            b = self.tail_kev / sigma
-            cumulative = cumulative + tail * (ndtr(u) + _exponential_gauss(u, b))
+            cumulative[near] += tail * _exponential_gauss(u[near], b)
         if step > 0:  # shelf from zero energy to the line, convolved with the Gaussian
             width = energy_kev / sigma
-            low = u + width
-            cumulative = cumulative + step * (_ramp(low) - _ramp(u)) / width
+            cumulative += step * (_ramp(u + width) - _ramp(u)) / width
         return np.maximum(np.diff(cumulative), 0)  # rounding leaves -1e-19
 
     def _losses(self, energy_kev):
@@ -176,5 +179,8 @@ def _exponential_gauss(u, b):
 
 
 def _ramp(u):
-    """Integral of the normal CDF: u ndtr(u) + pdf(u)."""
-    return u * ndtr(u) + np.exp(-0.5 * u**2) / np.sqrt(2 * np.pi)
+    """Integral of the normal CDF, u ndtr(u) + pdf(u), for increasing u."""
+    value = np.maximum(u, 0)
+    near = slice(*np.searchsorted(u, [-8, 8]))
+    value[near] = u[near] * ndtr(u[near]) + np.exp(-0.5 * u[near] ** 2) / np.sqrt(2 * np.pi)
+    return value
