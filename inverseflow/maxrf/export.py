@@ -23,6 +23,7 @@ from inverseflow.core.stores import replacing
 
 FORMATS = ("hdf5", "edf", "tiff", "csv", "dms")
 
+_LOAD_BYTES = 400e6
 _PIXEL_ROWS = 64  # rows of the map that pixels.csv holds in memory at once
 
 
@@ -32,8 +33,8 @@ def export(maps, elements, folder, formats=FORMATS, configuration=None):
     Parameters
     ----------
     maps : xarray.Dataset with `area`, `sigma` (group, row, col) in counts and the coordinate `group`; where
-        present also `significance` (group, row, col), `chi2`, `background`, `saturated` (row, col), and the
-        coordinates `row_um` (row), `col_um` (col) or the attribute `step_um`.
+        present also `significance`, `area_smooth` (group, row, col), every map (row, col) such as `chi2`, and
+        the coordinates `kind` (group), `y` (row), `x` (col) with their units.
     elements : pandas.DataFrame of found elements, copied to elements.csv, or None.
     folder : path. An older one of this name is replaced.
     formats : some of hdf5, edf, tiff, csv, dms.
@@ -52,6 +53,8 @@ def export(maps, elements, folder, formats=FORMATS, configuration=None):
             found = maps[name].dims if name in maps else "nothing"
             raise ValueError(f"export: expected maps.{name} with axes (group, row, col), found {found}")
     names = file_names(maps)
+    if maps.nbytes < _LOAD_BYTES:  # else map by map, which unpacks the store again for each of them
+        maps = maps.load()
     write = {
         "hdf5": _write_hdf5,
         "edf": _write_edf,
@@ -88,14 +91,10 @@ def file_names(maps):
 
 
 def step_um(maps):
-    """Distance between pixels, from the attribute or from an even row_um/col_um, or None."""
-    if maps.attrs.get("step_um"):
-        return float(maps.attrs["step_um"])
-    for name in ("col_um", "row_um"):
-        if name in maps.coords and maps[name].size > 1:
-            steps = np.diff(maps[name].values)
-            if np.allclose(steps, steps[0]):
-                return abs(float(steps[0]))
+    """Distance between pixels, from the coordinates x or y where they are in micrometres, or None."""
+    for name in ("x", "y"):
+        if name in maps.coords and maps[name].attrs.get("units") == "um" and maps[name].size > 1:
+            return abs(float(maps[name][1] - maps[name][0]))
     return None
 
 
@@ -122,18 +121,23 @@ def _write_hdf5(maps, names, folder, configuration):
         )
         results = _group(process, "results", "NXcollection", default="parameters")
         tables = {"parameters": ("area", "counts"), "uncertainties": ("sigma", "counts")}
-        if "significance" in maps:
-            tables["significance"] = ("significance", "standard deviations")
+        tables["significance"] = ("significance", "standard deviations")
+        tables["smoothed"] = ("area_smooth", "counts")
+        tables = {table: of for table, of in tables.items() if of[0] in maps}
         for table, (variable, units) in tables.items():
             data = _nxdata(results, table, maps, names)
             for number, name in enumerate(names):
                 _image(data, name, _plane(maps, variable, number), units, maps["group"].values[number])
-        planes = {"chi2": "", "background": "counts", "saturated": "channels"}
-        planes = {name: units for name, units in planes.items() if name in maps}
+        planes = _pixel_maps(maps)
         if planes:
-            data = _nxdata(results, "diagnostics", maps, list(planes))
-            for name, units in planes.items():
-                _image(data, name, maps[name].values, units, name)
+            data = _nxdata(results, "diagnostics", maps, planes)
+            for name in planes:
+                _image(data, name, maps[name].values, maps[name].attrs.get("units", ""), name)
+
+
+def _pixel_maps(maps):
+    """Names of the maps that are not of a line group: chi2, background, ..."""
+    return [str(name) for name, values in maps.data_vars.items() if values.dims == ("row", "col")]
 
 
 def _group(parent, name, nx_class, **attrs):
@@ -143,16 +147,16 @@ def _group(parent, name, nx_class, **attrs):
 
 
 def _nxdata(parent, name, maps, signals):
-    """NXdata that shows its first image, with the others beside it and the axes in micrometres."""
+    """NXdata that shows its first image, with the others beside it and the axes with their units."""
     import h5py
 
     data = _group(parent, name, "NXdata", signal=signals[0])
     if len(signals) > 1:
         data.attrs.create("auxiliary_signals", signals[1:], dtype=h5py.string_dtype())
-    if {"row_um", "col_um"} <= set(maps.coords):
-        for axis, coord in (("y", "row_um"), ("x", "col_um")):
-            data[axis] = maps[coord].values.astype("f8")
-            data[axis].attrs["units"] = "um"
+    if {"x", "y"} <= set(maps.coords):
+        for axis in ("y", "x"):
+            data[axis] = maps[axis].values.astype("f8")
+            data[axis].attrs["units"] = maps[axis].attrs.get("units", "")
         data.attrs.create("axes", ["y", "x"], dtype=h5py.string_dtype())
     return data
 
@@ -206,14 +210,12 @@ def _write_csv(maps, names, folder, configuration):
         part = maps.isel(row=slice(start, start + _PIXEL_ROWS)).load()
         row, col = np.indices((part.sizes["row"], n_cols)).reshape(2, -1)
         columns = {"row": row + start, "col": col}
-        if {"row_um", "col_um"} <= set(part.coords):
-            columns |= {"row_um": part["row_um"].values[row], "col_um": part["col_um"].values[col]}
+        if step_um(maps):
+            columns |= {"y_um": part["y"].values[row], "x_um": part["x"].values[col]}
         for number, name in enumerate(names):
             columns[name] = _plane(part, "area", number).ravel()
             columns[f"s({name})"] = _plane(part, "sigma", number).ravel()
-        for name in ("chi2", "background", "saturated"):
-            if name in part:
-                columns[name] = part[name].values.ravel()
+        columns |= {name: part[name].values.ravel() for name in _pixel_maps(part)}
         pd.DataFrame(columns).to_csv(
             folder / "pixels.csv",
             mode="a" if start else "w",
@@ -229,6 +231,7 @@ def _write_csv(maps, names, folder, configuration):
             {
                 "group": maps["group"].values[number],
                 "name": name,
+                **({"kind": maps["kind"].values[number]} if "kind" in maps.coords else {}),
                 "total_counts": area.sum(),
                 "total_sigma_counts": np.sqrt((sigma**2).sum()),
                 "mean_counts": area.mean(),

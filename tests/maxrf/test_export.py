@@ -30,13 +30,12 @@ def make_maps(rows=5, cols=7, step=250.0):
             "background": (("row", "col"), rng.gamma(5, 9, (rows, cols)).astype("f4")),
             "saturated": (("row", "col"), rng.poisson(0.3, (rows, cols)).astype("u2")),
         },
-        coords={"group": GROUPS},
-        attrs={"source": "scan.rpl", "step_um": step},
+        coords={"group": GROUPS, "kind": ("group", ["element", "element", "scatter"])},
+        attrs={"source": "scan.rpl"},
     )
     if step:
-        maps = maps.assign_coords(
-            row_um=("row", step * np.arange(rows)), col_um=("col", step * np.arange(cols))
-        )
+        for axis, dim in (("y", "row"), ("x", "col")):
+            maps = maps.assign_coords({axis: (dim, step * np.arange(maps.sizes[dim]), {"units": "um"})})
     return maps
 
 
@@ -74,7 +73,7 @@ def test_hdf5_is_laid_out_as_pymca_does(folder, maps):
             for number, name in enumerate(NAMES):
                 np.testing.assert_array_equal(data[name][()], maps[variable].values[number])
                 assert data[name].dtype == np.float32 and data[name].attrs["interpretation"] == "image"
-            np.testing.assert_array_equal(data["x"][()], maps.col_um)
+            np.testing.assert_array_equal(data["x"][()], maps.x)
             assert data["x"].attrs["units"] == "um"
         assert results["parameters/Pb_L"].attrs["units"] == "counts"
         assert results["parameters/Pb_L"].attrs["long_name"] == "Pb-L"
@@ -121,7 +120,7 @@ def test_csv(folder, maps):
     pixels = pd.read_csv(folder / "pixels.csv")
     assert len(pixels) == 35
     np.testing.assert_array_equal(pixels[["row", "col"]], np.indices((5, 7)).reshape(2, -1).T)
-    np.testing.assert_array_equal(pixels["row_um"], 250.0 * pixels["row"])
+    np.testing.assert_array_equal(pixels["y_um"], 250.0 * pixels["row"])
     for number, name in enumerate(NAMES):
         for variable, column in (("area", name), ("sigma", f"s({name})")):
             np.testing.assert_array_equal(pixels[column].astype("f4"), maps[variable].values[number].ravel())
@@ -130,6 +129,7 @@ def test_csv(folder, maps):
     np.testing.assert_allclose(
         groups.loc["Pb-L", "total_counts"], maps.area.values[1].sum(dtype="f8"), rtol=1e-12
     )
+    assert groups["kind"].tolist() == ["element", "element", "scatter"]
     assert groups.loc["Pb-L", "pixels_above_3_sigma"] == (maps.area[1] > 3 * maps.sigma[1]).sum()
     elements = pd.read_csv(folder / "elements.csv")
     assert elements["statistic"].tolist() == [1234.5, 0.125]
@@ -158,6 +158,17 @@ def test_same_maps_give_the_same_bytes(maps, folder, tmp_path):
     elements = pd.read_csv(folder / "elements.csv")
     export(maps, elements, tmp_path / "export", configuration={"gain_kev": 0.01})
     assert checksum(tmp_path / "export") == checksum(folder)
+
+
+@pytest.mark.parametrize("load_bytes", [0, 1e9])
+def test_maps_in_a_store_are_the_same(maps, tmp_path, monkeypatch, load_bytes):
+    maps.assign(area_smooth=maps.area * 2).chunk({"row": 2}).to_netcdf(tmp_path / "maps.nc")
+    monkeypatch.setattr(export_module, "_LOAD_BYTES", load_bytes)
+    with xr.open_dataset(tmp_path / "maps.nc", chunks={}) as lazy:
+        export(lazy, None, tmp_path / "lazy")
+    with h5py.File(tmp_path / "lazy/maps.h5") as file:
+        np.testing.assert_array_equal(file["scan/xrf_fit/results/parameters/Pb_L"][()], maps.area.values[1])
+        np.testing.assert_array_equal(file["scan/xrf_fit/results/smoothed/Pb_L"][()], 2 * maps.area.values[1])
 
 
 def test_long_maps_are_written_piece_by_piece(tmp_path, monkeypatch, maps):
