@@ -232,7 +232,7 @@ def _made_with(code):
             continue
     parts = ["<section aria-labelledby=made><h2 id=made>Code and versions</h2>"]
     if code:
-        digests = pd.DataFrame([{"stage": stage, "digest of the code": d[:16]} for stage, d in code.items()])
+        digests = pd.DataFrame([{"stage": stage, "digest of the code": d.removeprefix("code:")[:16]} for stage, d in code.items()])
         parts.append(html_table(digests, "Digest of each stage's script and of all it imports."))
     parts.append(html_table(pd.DataFrame(versions), "Packages of this run."))
     return "\n".join(parts) + "</section>"
