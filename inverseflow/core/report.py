@@ -34,7 +34,8 @@ h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.35rem; margin: 2.
 p { max-width: 48rem; } .soft, caption, figcaption { color: var(--soft); } a { color: var(--link); }
 nav ul { list-style: none; padding: 0; display: flex; gap: 1.2rem; flex-wrap: wrap; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
-caption { text-align: left; padding: .3rem 0; white-space: nowrap; } th, td { padding: .25rem .7rem; text-align: left;
+caption { text-align: left; padding: .3rem 0; white-space: nowrap; }
+th, td { padding: .25rem .7rem; text-align: left;
   border-bottom: 1px solid var(--line); vertical-align: top; } thead th { background: var(--wash); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tbody tr:hover { background: var(--wash); } tr.first > * { border-top: 2px solid #aab3c2; }
@@ -232,7 +233,12 @@ def _made_with(code):
             continue
     parts = ["<section aria-labelledby=made><h2 id=made>Code and versions</h2>"]
     if code:
-        digests = pd.DataFrame([{"stage": stage, "digest of the code": d.removeprefix("code:")[:16]} for stage, d in code.items()])
+        digests = pd.DataFrame(
+            [
+                {"stage": stage, "digest of the code": d.removeprefix("code:")[:16]}
+                for stage, d in code.items()
+            ]
+        )
         parts.append(html_table(digests, "Digest of each stage's script and of all it imports."))
     parts.append(html_table(pd.DataFrame(versions), "Packages of this run."))
     return "\n".join(parts) + "</section>"
