@@ -34,5 +34,5 @@ with job(snakemake) as run:
     figures.element_sheet(maps, run.output.maps, mark=settings.mark, title=title)
     figures.picture_pages(maps, run.output.pages, title=title)
     figures.residual_figure(maps, run.output.residual, title)
-    text = "Every element that was considered, with the evidence for it. Amounts are counts in the spectrum under "evidence"."
+    text = "Every element that was considered. Amounts are counts in the spectrum named under 'evidence'."
     table_page(run.input.elements, run.output.elements, f"Elements of {title}", text)
