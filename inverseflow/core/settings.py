@@ -151,7 +151,7 @@ def _expected(schema):
     return text + (" or nothing" if schema.get("nullable") else "")
 
 
-def expand(path, key):
+def expand_variables(path, key):
     """A path with its ${VARIABLES} and ~ filled in; ConfigError when a variable is not set."""
 
     def value(match):

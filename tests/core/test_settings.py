@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from inverseflow.core.provenance import ROOT
-from inverseflow.core.settings import ConfigError, Settings, expand, setting, table, validate
+from inverseflow.core.settings import ConfigError, Settings, expand_variables, setting, table, validate
 from inverseflow.settings import Config, generated, main
 
 
@@ -74,11 +74,11 @@ def test_table_has_every_key_once():
 
 def test_paths_are_expanded(monkeypatch):
     monkeypatch.setenv("SCANS", "/data")
-    assert expand("${SCANS}/a.rpl", "maxrf.samples.a.path") == "/data/a.rpl"
+    assert expand_variables("${SCANS}/a.rpl", "maxrf.samples.a.path") == "/data/a.rpl"
     monkeypatch.delenv("SCANS")
     expected = "config maxrf.samples.a.path: expected the environment variable SCANS to be set"
     with pytest.raises(ConfigError, match=re.escape(expected) + ".*export SCANS=<folder>"):
-        expand("${SCANS}/a.rpl", "maxrf.samples.a.path")
+        expand_variables("${SCANS}/a.rpl", "maxrf.samples.a.path")
 
 
 def fields(model):

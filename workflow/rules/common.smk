@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from inverseflow.core.provenance import code_digest, prefer_this_package
 from inverseflow.core.rawdata import state_of
-from inverseflow.core.settings import ConfigError, expand, validate
+from inverseflow.core.settings import ConfigError, expand_variables, validate
 from inverseflow.maxrf.read import scan_files
 from inverseflow.settings import Config
 
@@ -61,7 +61,7 @@ def raw_path(sample):
     """The scan as the reader takes it: a file, a folder or a pattern."""
     if is_simulated(sample):
         return f"results/maxrf/{sample}/scan.zarr"
-    return expand(MAXRF.samples[sample].path, f"maxrf.samples.{sample}.path")
+    return expand_variables(MAXRF.samples[sample].path, f"maxrf.samples.{sample}.path")
 
 
 def raw_files(sample):
