@@ -16,6 +16,7 @@ from inverseflow.maxrf.counts import Rows, ScanError, lazy_counts
 
 _HEADER_BYTES = 0x1A0  # of the packed stream: height, width, then fields that are not needed
 _WINDOW_BYTES = 1 << 20
+_SIZE = struct.Struct("<II")
 _COUNT = struct.Struct("<I")
 _PIXEL = struct.Struct("<IHHIHHHI")  # x, channels, filled channels, -, packing, -, extra pulses, bytes
 
@@ -103,6 +104,9 @@ class _Stream:
             self.size = self.item.uncompressed_blk_size * len(self.blocks)  # at most
 
     def read(self, start, stop):
+        """Bytes start..stop; fewer, or none, beyond the end."""
+        if start >= self.size:
+            return b""
         if self.blocks is None:
             return self.item.read_piece(start, min(stop, self.size) - start)
         size = self.item.uncompressed_blk_size
@@ -126,19 +130,25 @@ def _row_places(path, index, _mtime_ns):
             window, origin = stream.read(place, place + _WINDOW_BYTES), place
         if place + layout.size > origin + len(window):
             raise ScanError(
-                f"{Path(path).name}: truncated, row {len(places) - 1} needs byte {place + layout.size} of "
-                f"the packed map, found {origin + len(window)}; copy the file again from the instrument"
+                f"{Path(path).name}: truncated or damaged, row {len(places) - 1} needs byte "
+                f"{place + layout.size} of the packed map, found "
+                f"{min(origin + len(window), stream.size)}; copy the file again from the instrument"
             )
         return layout.unpack_from(window, place - origin)
 
     places = [_HEADER_BYTES]
-    (height,) = unpack(_COUNT, 0)
-    for _ in range(height):
+    height, width = unpack(_SIZE, 0)
+    for row in range(height):
         place = places[-1]
         (n_pixels,) = unpack(_COUNT, place)
         place += _COUNT.size
         for _ in range(n_pixels):
-            *_, packing, _, pulses, n_bytes = unpack(_PIXEL, place)
+            col, *_, packing, _, pulses, n_bytes = unpack(_PIXEL, place)
+            if col >= width or n_pixels > width:
+                raise ScanError(
+                    f"{Path(path).name}: damaged, row {row} of {width} pixels holds {n_pixels} pixels, one "
+                    f"at col {col}; copy the file again from the instrument"
+                )
             place += _PIXEL.size + n_bytes
             if packing > 1 and pulses:  # the last four bytes say how many bytes of single pulses follow
                 place += unpack(_COUNT, place - _COUNT.size)[0]

@@ -541,6 +541,26 @@ def test_bruker_maps(data_dir, monkeypatch, name, shape, total, step):
     assert scan.attrs["gain_kev"] == pytest.approx(0.01, abs=1e-5) and scan.attrs["tube_kv"] == 20
 
 
+def test_damaged_bruker_maps(data_dir, tmp_path):
+    content = (data_dir / "xrf/rosettasciio/P45_the_default_job.bcf").read_bytes()
+    path = tmp_path / "a.bcf"
+    path.write_bytes(content[:300_000])
+    with pytest.raises(
+        ScanError, match="a.bcf: truncated or damaged, row 19 needs byte 130759 of the packed map, "
+    ):
+        open_scan(path).compute()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        places = rng.integers(170_000, 500_000, 50)
+        damaged[places] = rng.integers(0, 256, 50)
+        path.write_bytes(damaged.tobytes())
+        with pytest.raises(
+            ScanError, match="a.bcf: (truncated or damaged|damaged, row [0-9]+ of 100 pixels holds)"
+        ):
+            open_scan(path).compute()
+
+
 def test_larch_spectra(data_dir):
     folder = data_dir / "xrf/xraylarch"
     for name, total in (("srm1832.mca", 22_468_034), ("axorf4_21kev_i050.xrf", 1_944_405)):
