@@ -172,7 +172,8 @@ def _distributed(client, workers):
     import distributed
 
     def submit(function):
-        (sent,) = client.scatter([cloudpickle.dumps(function)], broadcast=True, hash=False)
+        # A task, not scatter(): scattered data are lost for good with the workers that hold them.
+        sent = client.submit(bytes, cloudpickle.dumps(function), pure=False)
         return lambda item: _Unpacking(client.submit(_call, sent, cloudpickle.dumps(item), pure=False))
 
     def wait_any(pending):
