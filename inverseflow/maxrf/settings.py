@@ -123,6 +123,13 @@ class DeconvolveSettings(Settings):
 class BaselinesSettings(Settings):
     """The usual methods on the same scan, for comparison."""
 
+    methods: tuple[Literal["roi", "nnls", "pymca_usual", "pymca_best"], ...] = setting(
+        ("roi", "nnls", "pymca_usual", "pymca_best"),
+        "ROI integration, plain least squares, PyMca as it starts and at its best (where it is installed)",
+        min_length=1,
+    )
+    block_mb: float = setting(64, "memory of one block of rows", "MB", gt=0, le=1024)
+
 
 class ExportSettings(Settings):
     """Result formats of the field."""
@@ -143,6 +150,9 @@ class FiguresSettings(Settings):
 
 class EvaluateSettings(Settings):
     """Measures against the truth (synthetic samples) and of consistency."""
+
+    n_sample: int = setting(2000, "random pixels that maps are judged on", ge=50)
+    seed: int = setting(0, "seed of the pixels and of the halves of test-retest", ge=0)
 
 
 class MaxrfSettings(Settings):

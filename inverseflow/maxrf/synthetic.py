@@ -745,7 +745,7 @@ class SemiReal:
     anode: str = "Rh"
     n_elements: tuple = (1, 5)
     share: tuple = (0.1, 0.4)
-    spread: float = 0.15
+    spread: float = 0.02
     drift_channels: float = 0.3
     pile_up: tuple = (0.001, 0.01)
     n_channel: int = 2048
