@@ -1,10 +1,11 @@
 """Response of an energy-dispersive silicon detector: what one line looks like in channels."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
+import numba
 import numpy as np
-from scipy.special import erfc, erfcx, ndtr
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # FWHM = 2.3548 sigma
 PAIR_EV = 3.85  # energy per electron-hole pair in silicon
@@ -79,42 +80,40 @@ class Response:
 
         Gaussian integrated over the bins, silicon escape peak, exponential tail and shelf (hypermet form).
         """
-        energy_kev = float(energy_kev)
+        return self.lines([energy_kev], [1.0])
+
+    def lines(self, energy_kev, weight):
+        """(n_channels,) sum of `line` over energies (n,) with weights (n,)."""
+        energy_kev, weight = np.asarray(energy_kev, float), np.asarray(weight, float)
         escape = self.escape_scale * escape_fraction(energy_kev)
-        shape = (1 - escape) * self._peak(energy_kev)
-        if escape > 0:
-            shape = shape + escape * self._peak(energy_kev - SI_ESCAPE_KEV)
-        return shape
+        lost = escape > 0
+        energy = np.concatenate([energy_kev, energy_kev[lost] - SI_ESCAPE_KEV])
+        share = np.concatenate([weight * (1 - escape), (weight * escape)[lost]])
+        return self._peaks(energy, share)
 
     def _peak(self, energy_kev):
-        edges = self.energy(np.arange(self.n_channels + 1) - 0.5)
-        sigma = self.sigma_kev(energy_kev)
-        u = (edges - energy_kev) / sigma
+        return self._peaks(np.array([float(energy_kev)]), np.ones(1))
+
+    def _peaks(self, energy_kev, weight):
+        """(n_channels,) sum of peaks without escape."""
         tail, step = self._losses(energy_kev)
-        b = self.tail_kev / sigma
-        near = slice(*np.searchsorted(u, [-8 - 15 * b * (tail > 0), 8]))  # beyond, less than 1e-6 of the tail
-        cumulative = np.where(u < 0, 0.0, 1 - step)
-        cumulative[near] = (1 - step) * ndtr(u[near])
-        if tail > 0:  # exponential to the left, convolved with the Gaussian
-            cumulative[near] += tail * _exponential_gauss(u[near], b)
-        if step > 0:  # shelf from zero energy to the line, convolved with the Gaussian
-            width = energy_kev / sigma
-            cumulative += step * (_ramp(u + width) - _ramp(u)) / width
-        return np.maximum(np.diff(cumulative), 0)  # rounding leaves -1e-19
+        shape = np.zeros(self.n_channels)
+        _add_peaks(shape, self.zero_kev, self.gain_kev, energy_kev, self.sigma_kev(energy_kev), weight,
+                   tail, self.tail_kev, step)  # fmt: skip
+        return shape
 
     def _losses(self, energy_kev):
-        """Tail and shelf shares at an energy: both come from absorption close to the entrance surface."""
+        """Tail and shelf shares at energies: both come from absorption close to the entrance surface."""
         if not (self.tail_fraction or self.step_fraction):
-            return 0.0, 0.0
-        mu = attenuation("Si", np.array([max(energy_kev, 0.3), REFERENCE_KEV]))
-        scale = mu[0] / mu[1]
-        return min(self.tail_fraction * scale, 0.4), min(self.step_fraction * scale, 0.3)
+            return np.zeros_like(energy_kev), np.zeros_like(energy_kev)
+        scale = attenuation("Si", np.maximum(energy_kev, 0.3)) / attenuation("Si", REFERENCE_KEV)
+        return np.minimum(self.tail_fraction * scale, 0.4), np.minimum(self.step_fraction * scale, 0.3)
 
     def template(self, group, ratio=None):
         """(n_channels,) unit-area spectrum of a line group; ratio: other line ratios than xraylib's."""
         ratio = np.asarray(group.ratio if ratio is None else ratio)
         weight = ratio * self.efficiency(group.energy_kev)
-        shape = sum(w * self.line(e) for w, e in zip(weight, group.energy_kev))
+        shape = self.lines(group.energy_kev, weight)
         area = shape.sum()
         if area <= 0:
             raise ValueError(f"{group.name} has no line on the axis {self.energy(0):.2f} to "
@@ -150,15 +149,15 @@ class Response:
 
 def escape_fraction(energy_kev):
     """Share of photons whose silicon K fluorescence leaves the detector (yield 0.047, edge jump 10.8)."""
-    if energy_kev <= 1.8389:
-        return 0.0
-    mu, mu_k = attenuation("Si", np.array([energy_kev, SI_ESCAPE_KEV]))
-    return float(0.5 * 0.047 * (1 - 1 / 10.8) * (1 - mu_k / mu * np.log1p(mu / mu_k)))
+    mu, mu_k = attenuation("Si", energy_kev), attenuation("Si", SI_ESCAPE_KEV)
+    share = 0.5 * 0.047 * (1 - 1 / 10.8) * (1 - mu_k / mu * np.log1p(mu / mu_k))
+    return np.where(np.asarray(energy_kev) > 1.8389, share, 0.0)
 
 
 def attenuation(formula, energy_kev):
     """Mass attenuation coefficient in cm2/g of a compound at energies in keV (array)."""
-    return np.array([_attenuation(formula, round(float(max(e, 0.1)), 4)) for e in np.atleast_1d(energy_kev)])
+    flat = [_attenuation(formula, round(max(e, 0.1), 4)) for e in np.ravel(energy_kev).tolist()]
+    return np.array(flat).reshape(np.shape(energy_kev))
 
 
 @lru_cache(maxsize=200_000)
@@ -168,19 +167,51 @@ def _attenuation(formula, energy_kev):
     return xraylib.CS_Total_CP(formula, energy_kev)
 
 
-def _exponential_gauss(u, b):
-    """Difference between the CDF of Gaussian + left exponential of slope b (in sigma) and the Gaussian's."""
-    z = (u + 1 / b) / np.sqrt(2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        left = np.exp(u / b + 0.5 / b**2) * erfc(np.maximum(z, 0))
-        right = np.exp(-0.5 * u**2) * erfcx(np.maximum(z, 0))  # the same, safe where exp overflows
-    value = np.where(z > 0, right, np.exp(np.minimum(u / b + 0.5 / b**2, 700)) * erfc(np.minimum(z, 0)))
-    return 0.5 * np.where(np.isfinite(value), value, left)
+@numba.njit(cache=True)
+def _add_peaks(shape, zero, gain, energy, sigma, weight, tail, tail_kev, step):
+    """Add to shape (n_channels,) the bin integrals of peaks with shares tail, step (peak,)."""
+    n = shape.size
+    for k in range(energy.size):
+        s, e, w = sigma[k], energy[k], weight[k]
+        b = tail_kev / s
+        reach = 8.0 + (15.0 * b if tail[k] > 0 else 0.0)  # beyond, less than 1e-6 of the tail
+        first = max(int(np.floor((e - reach * s - zero) / gain)), 0)
+        last = min(int(np.ceil((e + 8 * s - zero) / gain)), n - 1)
+        before = 0.0
+        for i in range(first, last + 2):
+            u = (zero + gain * (i - 0.5) - e) / s
+            value = (1 - step[k]) * 0.5 * math.erfc(-u * math.sqrt(0.5))
+            if tail[k] > 0:
+                value += tail[k] * _tail_cdf(u, b)
+            if i > first:
+                shape[i - 1] += w * max(value - before, 0.0)
+            before = value
+        if step[k] > 0 and e > 0:  # from zero energy to the line, both ends rounded by the Gaussian
+            width = e / s
+            last = min(int(np.ceil((e + 8 * s - zero) / gain)), n - 1)
+            first = max(int(np.floor((-8 * s - zero) / gain)), 0)
+            for i in range(first, last + 2):
+                u = (zero + gain * (i - 0.5) - e) / s
+                value = step[k] * (_ramp(u + width) - _ramp(u)) / width
+                if i > first:
+                    shape[i - 1] += w * max(value - before, 0.0)
+                before = value
 
 
+@numba.njit(cache=True)
+def _tail_cdf(u, b):
+    """CDF of Gaussian + left exponential of slope b, minus the Gaussian's; all in units of sigma."""
+    z = (u + 1 / b) * math.sqrt(0.5)
+    if z < 5:
+        return 0.5 * math.exp(u / b + 0.5 / b**2) * math.erfc(z)
+    q = 1 / z**2  # asymptotic exp(z^2) erfc(z), to 1e-5
+    series = 1 - 0.5 * q * (1 - 1.5 * q * (1 - 2.5 * q * (1 - 3.5 * q)))
+    return 0.5 * math.exp(-0.5 * u**2) * series / (z * math.sqrt(math.pi))
+
+
+@numba.njit(cache=True)
 def _ramp(u):
-    """Integral of the normal CDF, u ndtr(u) + pdf(u), for increasing u."""
-    value = np.maximum(u, 0)
-    near = slice(*np.searchsorted(u, [-8, 8]))
-    value[near] = u[near] * ndtr(u[near]) + np.exp(-0.5 * u[near] ** 2) / np.sqrt(2 * np.pi)
-    return value
+    """Integral of the normal CDF: u cdf(u) + pdf(u)."""
+    if abs(u) > 6:
+        return max(u, 0.0)
+    return u * 0.5 * math.erfc(-u * math.sqrt(0.5)) + math.exp(-0.5 * u**2) / math.sqrt(2 * math.pi)
