@@ -98,7 +98,7 @@ class Response:
         """(n_channels,) sum of peaks without escape."""
         tail, step = self._losses(energy_kev)
         shape = np.zeros(self.n_channels)
-        _add_peaks(shape, self.zero_kev, self.gain_kev, energy_kev, self.sigma_kev(energy_kev), weight,
+        add_peaks(shape, self.zero_kev, self.gain_kev, energy_kev, self.sigma_kev(energy_kev), weight,
                    tail, self.tail_kev, step)  # fmt: skip
         return shape
 
@@ -168,7 +168,7 @@ def _attenuation(formula, energy_kev):
 
 
 @numba.njit(cache=True)
-def _add_peaks(shape, zero, gain, energy, sigma, weight, tail, tail_kev, step):
+def add_peaks(shape, zero, gain, energy, sigma, weight, tail, tail_kev, step):
     """Add to shape (n_channels,) the bin integrals of peaks with shares tail, step (peak,)."""
     n = shape.size
     for k in range(energy.size):
