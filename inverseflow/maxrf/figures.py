@@ -30,6 +30,7 @@ _KINDS = {"element": "element", "scatter": "scatter", "pileup": "sum peak"}  # o
 MARKERS = {"element": "o", "scatter": "s", "sum peak": "^", "escape": "v", "unassigned": "x"}
 _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A5195", "#8C564B", "#5B7C99", "#B8860B")
 _GREEK = {"a": "α", "b": "β", "g": "γ", "n": "η"}
+SQRT_2PI = np.sqrt(2 * np.pi)  # area of a Gaussian over its height and sigma
 _PANEL_IN = 2.35  # longest side of one map
 _MAP_PIXELS = 700  # a larger map is averaged down to this before drawing
 
@@ -62,7 +63,7 @@ def element_sheet(maps, path, groups=None, threshold=None, mark="none", title=""
     scale = _PANEL_IN / max(n_rows, n_cols)
     width, height = max(n_cols * scale, 0.6), max(n_rows * scale, 0.6)
     cell_w, cell_h = max(width + 0.8, 1.9), height + 0.72
-    n_columns = n_columns or int(np.clip(15 // cell_w, 1, len(groups)))
+    n_columns = n_columns or int(np.clip(16 // cell_w, 1, len(groups)))
     n_lines = -(-len(groups) // n_columns)
     head = 0.6 if title else 0.2
     fig = _figure(n_columns * cell_w + 0.2, n_lines * cell_h + head + 0.1)
@@ -205,7 +206,8 @@ def residual_figure(maps, path, title=""):
             [left + (width + 0.1) / size[0], bottom / size[1], 0.1 / size[0], height / size[1]]
         )
         _show(fig, ax, bar, maps[name].values.astype(float), colours, step_um(maps), unit, norm)
-        ax.set_title(text, loc="left", fontsize=10)
+        none = name == "saturated" and not maps[name].values.any()
+        ax.set_title(f"{text}: none" if none else text, loc="left", fontsize=10)
         if norm:
             bar.yaxis.set_major_locator(ticker.FixedLocator([0.4, 0.6, 1, 1.5, 2.5]))
             bar.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
@@ -280,6 +282,7 @@ def quick_look(summary, path, energy_kev, title=""):
         if name in summary:
             ax.plot(x, _positive(summary[name].values), color=colour, lw=1, label=text)
     ax.set_yscale("log")
+    ax.set_ylim(bottom=_floor(summary["mean"].values, summary.attrs.get("n_spectra", n_rows * n_cols)) / 3)
     ax.set_xlim(x[0], x[-1])
     ax.set_xlabel("channel" if energy_kev is None else "energy (keV)")
     ax.set_ylabel("counts per pixel and channel")
@@ -379,7 +382,7 @@ def _components(mean, n_spectra, library, areas, model, groups):
         curves.append((curve, {"color": colour, "ls": "-" if is_element else "--"}))
         for text, e in _peaks(by_name.get(name), name, response, curve):
             n = int(np.clip(round(float(response.channel(e))), 0, mean.size - 1))
-            width = 2.5066 * float(response.sigma_channel(n))
+            width = SQRT_2PI * float(response.sigma_channel(n))
             area, around = width * curve[n], width * model[n]
             visible = area > 3 * np.sqrt(around / n_spectra) and area > 0.03 * around
             if visible and library.first <= n <= library.last:
@@ -418,13 +421,15 @@ def fri_detections(spectra, pulses, library, path, groups=(), title=""):
         ax = fig.add_axes([0.06, bottom / height, 0.925, panel / height])
         bottom -= below
         y = np.asarray(spectra[name], float)
-        floor = _floor(y[used], 1)
         ax.plot(response.energy(np.arange(y.size)), _positive(y), color="0.45", lw=0.8)
         mine = [(p, t) for p, t, s in zip(pulses.itertuples(), told, spectrum) if s == name]
-        texts = _stems(ax, mine, response, floor)
+        peaks = [p.area / (SQRT_2PI * float(response.sigma_channel(p.channel))) for p, _ in mine]
+        top = max([y[used].max(), 1, *peaks])
+        floor = max(min([_floor(y[used], 1), *(h / 1.5 for h in peaks)]), 1e-5 * top)
+        texts = _stems(ax, mine, peaks, response.gain_kev, floor)
         ax.set_yscale("log")
         ax.set_xlim(limits)
-        ax.set_ylim(floor, 2 * max([y[used].max(), floor, *[t[1] for t in texts]]))
+        ax.set_ylim(floor, 2 * top)
         ax.set_ylabel("counts per channel")
         text = f"{name.replace('_', ' ')}: {len(mine)} pulses"
         ax.text(0.995, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=10, weight="bold")
@@ -454,25 +459,26 @@ def fri_detections(spectra, pulses, library, path, groups=(), title=""):
     _save(fig, path)
 
 
-def _stems(ax, pulses, response, floor):
-    """Stems of (pulse, (text, kind)) of one spectrum; returns the labels of `_labels_on_top`."""
-    texts = []
-    for p, (text, kind) in pulses:
-        unit = 2.5066 * float(response.sigma_channel(p.channel))
-        peak, error = max(p.area / unit, 1.05 * floor), p.sigma_area / unit
+def _stems(ax, pulses, peaks, gain_kev, floor):
+    """Stems of (pulse, (text, kind)) of one spectrum; returns the labels of `_labels_on_top`.
+
+    Scatter and sum peaks are broad and made of several pulses: the highest has the label, with their number.
+    """
+    texts, broad = [], {}
+    for (p, (text, kind)), height in zip(pulses, peaks):
+        peak, error = max(height, 1.05 * floor), height * p.sigma_area / p.area
+        style = {"color": COLOURS[kind], "marker": MARKERS[kind], "ms": 4, "lw": 1.8}
         ax.vlines(p.energy_kev, floor, peak, color=COLOURS[kind], lw=0.9)
-        ax.errorbar(
-            p.energy_kev,
-            peak,
-            yerr=[[min(error, peak - floor)], [error]],
-            xerr=p.sigma_channel * response.gain_kev,
-            color=COLOURS[kind],
-            marker=MARKERS[kind],
-            ms=4,
-            lw=1.8,
-            capsize=0,
-        )
-        texts.append((p.energy_kev, peak, text, COLOURS[kind], p.area))
+        below = min(error, max(peak - floor, 0))
+        ax.errorbar(p.energy_kev, peak, yerr=[[below], [error]], xerr=p.sigma_channel * gain_kev, **style)
+        label = (p.energy_kev, peak, text, COLOURS[kind], p.area)
+        if kind in ("scatter", "sum peak"):
+            broad.setdefault(text, []).append(label)
+        else:
+            texts.append(label)
+    for text, labels in broad.items():
+        x, y, _, colour, weight = max(labels, key=lambda t: t[1])
+        texts.append((x, y, text if len(labels) == 1 else f"{text} ({len(labels)})", colour, weight))
     return texts
 
 
@@ -585,10 +591,13 @@ def _calibration_numbers(calibration):
     }
     rows = []
     for name, (text, factor, unit) in names.items():
-        value, sigma = factor * getattr(response, name), calibration.sigma.get(name)
-        error = "" if sigma is None else f" ± {factor * sigma:.2g}"
+        value, sigma = factor * getattr(response, name), factor * (calibration.sigma.get(name) or 0)
+        number = f"{value:.5g}"
+        if sigma > 0:
+            digits = max(0, 1 - int(np.floor(np.log10(sigma))))
+            number = f"{value:.{digits}f} ± {sigma:.{digits}f}"
         known = " *" if name in calibration.prior_only else ""
-        rows.append(f"{text:<11}{value:.5g}{error} {unit}{known}")
+        rows.append(f"{text:<11}{number} {unit}{known}")
     if calibration.anode:
         tube = f", {calibration.tube_kv:.3g} kV" if calibration.tube_kv else ""
         rows.append(f"{'tube':<11}{calibration.anode}{tube}")
