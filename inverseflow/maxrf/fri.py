@@ -40,9 +40,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 SHORT_WINDOW = 16.0  # widths
 MAX_STEPS = 60  # of the refinement
+TRIAL_GAIN = 0.02  # log-likelihood; a trial ends when a step gains less
 MIN_MEAN = 1e-3  # counts; a channel's expected value is never below
 
 
@@ -168,7 +170,7 @@ def cadzow(s, k, rounds):
             mean /= n - m
             change = max(change, abs(mean - s[m]))
             s[m] = mean
-        if change < 1e-6 * abs(s[0]):
+        if change < 1e-4 * abs(s[0]):
             rounds = r + 1
     return s, U
 
@@ -178,7 +180,8 @@ def matrix_pencil(U):
     """Positions as fractions of the window from the signal subspace U (M+1, k): U[1:] = U[:-1] Psi."""
     first, last = np.ascontiguousarray(U[:-1]), np.ascontiguousarray(U[1:])
     adjoint = np.ascontiguousarray(first.conj().T)
-    z = np.linalg.eigvals(np.linalg.solve(adjoint @ first, adjoint @ last))
+    gram = adjoint @ first + 1e-14 * np.eye(U.shape[1])  # never singular
+    z = np.linalg.eigvals(np.linalg.solve(gram, adjoint @ last))
     return np.sort((-np.angle(z) / (2 * np.pi)) % 1.0)
 
 
@@ -503,7 +506,7 @@ def _fri_pulses(plan, shape, w, s, k, y, fixed, rounds):
 def _fit(shape, sigma, y, fixed, hats, t, a, c, n0, n1, rules):
     """Refine, take the least significant pulse away while there is one, refine again."""
     while True:
-        t, a, c, loglik, variance = _refine(shape, sigma, y, fixed, hats, t, a, c, n0, n1, 1e-3)
+        t, a, c, loglik, variance = _refine(shape, sigma, y, fixed, hats, t, a, c, n0, n1, TRIAL_GAIN)
         if len(t) == 0:
             return t, a, c, loglik
         significance = a / np.sqrt(variance[: len(t)])
@@ -558,7 +561,7 @@ def _grow(plan, shape, w, y, base, t, a, rules):
                 shape, sigma, y, fixed, no_hats, t_try, a_try, none, n0, n1, rules
             )
             gain = loglik_try - loglik - rules.penalty * math.log(len(y)) * (len(t_try) - len(t))
-            if gain > best_gain + 1e-3:
+            if gain > best_gain and (gain > 0.5 or len(t_try) > len(t)):
                 best_t, best_a, best_gain = t_try, a_try, gain
         if best_gain <= 0:
             break
@@ -585,7 +588,7 @@ def _gains(plan, shape, y, base, t, a):
                 fixed[n] -= a[i] * G[i, n]
         near[k] = False
         start = a[near] + a[k] * np.exp(-0.5 * ((t[near] - t[k]) / width) ** 2)
-        result = _refine(shape, sigma, y, fixed, no_hats, t[near], start, none, n0, n1, 1e-3)
+        result = _refine(shape, sigma, y, fixed, no_hats, t[near], start, none, n0, n1, TRIAL_GAIN)
         gains[k] = _loglik(y[n0:n1], mu[n0:n1]) - result[3]
     return gains
 
@@ -595,16 +598,19 @@ def _detect(plan, shape, y, base, hats, c, rules):
     """All pulses of one spectrum: sweeps of `_grow` over the windows, a joint refinement after each."""
     t, a = np.zeros(0), np.zeros(0)
     whole = np.array([0, len(y)])  # an array, so that the refinement is compiled once
+    n_windows = len(plan.first)
+    changed = np.ones(n_windows, np.bool_)
     for _ in range(rules.max_sweeps):
-        grown = False
         current = base.copy()
         for j in range(len(hats)):
             current += c[j] * hats[j]
-        for w in range(len(plan.first)):
-            t, a, more = _grow(plan, shape, w, y, current, t, a, rules)
-            grown = grown or more
+        due, changed = changed, np.zeros(n_windows, np.bool_)
+        for w in np.nonzero(due)[0]:
+            t, a, grown = _grow(plan, shape, w, y, current, t, a, rules)
+            if grown:  # look again into earlier windows that overlap this one
+                changed[:w] |= (plan.first[:w] < plan.last[w]) & (plan.last[:w] > plan.first[w])
         t, a, c, _ = _fit(shape, plan.sigma, y, base, hats, t, a, c, whole[0], whole[1], rules)
-        if not grown:
+        if not changed.any():
             break
     while True:
         current = base.copy()
@@ -676,14 +682,15 @@ def detect_spectra(spectra, background, sigma, channel0=0.0, rules=DEFAULT, shap
     hats = _broken_lines(plan.u, rules.background_factors) * background
     known = background if rules.background_factors == 0 else np.zeros(n)
     found, factors = [], []
-    for row in spectra:
-        y = row.astype(float)
-        # Counts of variance mu + v are close to Poisson counts of mean mu + v, less v.
-        v = _shape_variance(y - background, sigma, rules.model_error)
-        c = _background_start(y, background, hats, sigma)
-        *fields, c = _detect(plan, shape, y + v, known + v, hats, c, rules)
-        found.append(np.array(fields))
-        factors.append(c)
+    with threadpool_limits(1):  # the matrices are small
+        for row in spectra:
+            y = row.astype(float)
+            # Counts of variance mu + v are close to Poisson counts of mean mu + v, less v.
+            v = _shape_variance(y - background, sigma, rules.model_error)
+            c = _background_start(y, background, hats, sigma)
+            *fields, c = _detect(plan, shape, y + v, known + v, hats, c, rules)
+            found.append(np.array(fields))
+            factors.append(c)
     index = np.repeat(np.arange(len(found)), [f.shape[1] for f in found])
     t, *rest = np.concatenate([np.zeros((5, 0)), *found], axis=1)
     return index, Pulses(t + channel0, *rest), np.array(factors).reshape(len(found), len(hats))
@@ -706,10 +713,8 @@ def locate(y, background, sigma, k, channel0=0.0, rules=DEFAULT, shape=None, ref
     s, _ = _moments(plan, 0, y - background, y)
     t, a = _fri_pulses(plan, shape, 0, s, k, y, background, rules.cadzow_rounds)
     if refine:
-        none = np.zeros(0)
-        t, a = _refine(shape, sigma, y, background, np.zeros((0, len(y))), t, a, none, 0, len(y), 60, 1e-9)[
-            :2
-        ]
+        none, no_hats = np.zeros(0), np.zeros((0, len(y)))
+        t, a, *_ = _refine(shape, sigma, y, background, no_hats, t, a, none, 0, len(y), 1e-9)
     order = np.argsort(t)
     return t[order] + channel0, a[order]
 
@@ -731,11 +736,12 @@ def crb(t, area, sigma, background, channel0=0.0, shape=None, background_known=T
 
 
 def _axis(value, n, name, least):
-    value = np.ascontiguousarray(np.broadcast_to(np.asarray(value, float), (n,)))
+    value = np.asarray(value, float)
+    if value.shape not in ((), (n,)):
+        raise ValueError(f"{name} has shape {value.shape}, expected a number or ({n},), one per channel")
+    value = np.broadcast_to(value, (n,)).copy()
     if not (np.isfinite(value).all() and (value >= least).all()):
-        raise ValueError(
-            f"{name} must be finite and at least {least} in each of the {n} channels, got {value.min()}"
-        )
+        raise ValueError(f"{name} must be finite and at least {least} in every channel, got {value.min()}")
     return value
 
 
@@ -751,18 +757,20 @@ def _shape_variance(net, sigma, model_error):
     """(model_error * highest smoothed net count within 4 widths)^2: what a wrong shape may leave there."""
     if model_error == 0:
         return np.zeros(len(net))
-    height = np.array([net[i].mean() for i in _around(sigma, 0.5)])
-    return np.array([(model_error * max(0.0, height[i].max())) ** 2 for i in _around(sigma, 4.0)])
+    height = _running_sum(net, sigma, 0.5) / _running_sum(np.ones(len(net)), sigma, 0.5)
+    reach = np.ceil(4 * sigma).astype(int)
+    highest = [height[max(i - r, 0) : i + r + 1].max() for i, r in enumerate(reach)]
+    return (model_error * np.maximum(highest, 0)) ** 2
 
 
 def _background_start(y, background, hats, sigma):
     """First guess of the background factors: a low quantile of smoothed counts over smoothed background."""
-    if len(hats) == 0:
-        return np.zeros(0)
-    ratio = np.array([y[i].sum() / max(background[i].sum(), MIN_MEAN) for i in _around(sigma, 3.0)])
-    return np.array([np.clip(np.quantile(ratio[h > 0.3 * background], 0.2), 0.05, 20) for h in hats])
+    ratio = _running_sum(y, sigma, 3.0) / np.maximum(_running_sum(background, sigma, 3.0), MIN_MEAN)
+    inside = [ratio[h > 0.3 * background] for h in hats]
+    return np.array([np.clip(np.quantile(r, 0.2), 0.05, 20) if len(r) else 1.0 for r in inside])
 
 
-def _around(sigma, widths):
-    reach = np.ceil(widths * sigma).astype(int)
-    return [slice(max(i - r, 0), i + r + 1) for i, r in enumerate(reach)]
+def _running_sum(y, sigma, widths):
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    i, reach = np.arange(len(y)), np.ceil(widths * sigma).astype(int)
+    return total[np.minimum(i + reach + 1, len(y))] - total[np.maximum(i - reach, 0)]
