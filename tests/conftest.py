@@ -1,6 +1,7 @@
 """Shared fixtures: one compute thread per test process, and the folder of measured data."""
 
 import os
+import sys
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -24,3 +25,14 @@ def data_dir():
     if folder is None:
         pytest.skip("measured data not found: set INVERSEFLOW_DATA to the folder that holds xrf/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """One finished run of the workflow on three tiny recordings, never changed by a test."""
+    sys.path.insert(0, str(ROOT / "tests" / "workflow"))
+    from project import clone
+
+    run = clone(tmp_path_factory.mktemp("first") / "project")
+    run.snakemake()
+    return run

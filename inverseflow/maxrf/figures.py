@@ -411,11 +411,11 @@ def fri_detections(spectra, pulses, library, path, groups=(), title=""):
     told = [name_pulse(p.assigned, p.energy_kev, library, by_name) for p in pulses.itertuples()]
     panel, above, below = 3.0, 1.35, 0.5
     rows = 0.4 + min(0.12 * len(others), 3.5)
-    height = 0.3 + len(names) * (panel + above + below) + (rows + 0.1 + below if others else 0)
+    height = 0.6 + len(names) * (panel + above + below) + (rows + 0.1 + below if others else 0)
     fig = _figure(15, height)
     used = slice(library.first, library.last + 1)
     limits = float(response.energy(library.first)), float(response.energy(library.last))
-    bottom = height - 0.3
+    bottom = height - 0.6
     for name in names:
         bottom -= above + panel
         ax = fig.add_axes([0.06, bottom / height, 0.925, panel / height])

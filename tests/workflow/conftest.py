@@ -1,17 +1,9 @@
-"""One finished run for all tests, and copies of it."""
+"""Copies of the finished run that tests may change."""
 
 import shutil
 
 import pytest
-from project import Run, clone
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """One finished run, never changed by a test."""
-    run = clone(tmp_path_factory.mktemp("first") / "project")
-    run.snakemake()
-    return run
+from project import Run
 
 
 @pytest.fixture
