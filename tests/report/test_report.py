@@ -1,0 +1,109 @@
+"""The report and the summary page of a finished run, in a real browser."""
+
+import csv
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+CLICK = """(text => {{
+  const item = [...document.querySelectorAll('li a, li')].find(x => x.innerText.trim() === text);
+  item.click(); return true;
+}})({text!r})"""
+
+
+@pytest.fixture(scope="module")
+def report(finished):
+    """Path of the report of the finished run, made as `make run` makes it."""
+    finished.snakemake("--report", "results/report.html")
+    return finished / "results/report.html"
+
+
+@pytest.fixture
+def page(report, browser):
+    browser.open(report)
+    browser.wait("document.querySelectorAll('li').length > 5")
+    return browser
+
+
+def menu(page):
+    return page.evaluate("[...document.querySelectorAll('li')].map(x => x.innerText.trim()).filter(x => x)")
+
+
+def rows(page):
+    """Texts of the table of results on the left."""
+    return page.evaluate("[...document.querySelectorAll('tbody tr')].map(r => r.innerText.trim())")
+
+
+def show(page, text):
+    """Click the eye of the result in whose row there is this text."""
+    page.evaluate(
+        f"""[...document.querySelectorAll('tbody tr')].find(r => r.innerText.includes({text!r}))
+        .querySelector('a[type=button]').click()"""
+    )
+
+
+def test_report_opens_with_its_description(page):
+    assert {"Workflow", "Statistics", "MA-XRF", "Summary"} <= set(menu(page))
+    assert "made (simulated)" in page.evaluate("document.body.innerText")
+    page.wait("document.querySelector('#app svg, #app canvas') !== null")  # the graph of rules is drawn
+    assert page.errors == [] and page.requests == []
+
+
+def test_every_figure_of_every_sample_shows(page, finished):
+    for sample in ("made", "folder", "file"):
+        page.evaluate(CLICK.format(text="MA-XRF"))
+        page.wait(f"[...document.querySelectorAll('li')].some(x => x.innerText.trim() === {sample!r})")
+        page.evaluate(CLICK.format(text=sample))
+        page.wait("document.querySelectorAll('tbody tr').length > 5")
+        for text in ("quick look", "energy axis", "pulses", "fitted mean", "element maps", "left over"):
+            show(page, text)
+            page.wait("document.images.length && [...document.images].at(-1).naturalWidth > 600")
+        page.open(finished / "results/report.html")
+        page.wait("document.querySelectorAll('li').length > 5")
+    assert page.errors == [] and page.requests == []
+
+
+def test_captions_have_the_values_of_the_run(page):
+    captions = page.evaluate("Object.values(results).map(r => r.caption)")
+    assert all(len(c) > 40 for c in captions)
+    assert not any("{{" in c or "problematic" in c or "Undefined" in c for c in captions)
+    assert any("claimed below 0.001" in c.replace("\n", " ") for c in captions)
+
+
+def test_table_of_elements_shows(page, finished):
+    page.evaluate(CLICK.format(text="MA-XRF"))
+    page.wait("[...document.querySelectorAll('li')].some(x => x.innerText.trim() === 'made')")
+    page.evaluate(CLICK.format(text="made"))
+    page.wait("document.querySelectorAll('tbody tr').length > 5")
+    show(page, "table of elements")
+    page.wait("document.querySelector('iframe') !== null")
+    # the page inside the frame is a data address; open its text by itself
+    cells = page.evaluate(
+        """fetch(document.querySelector('iframe').src).then(r => r.text()).then(t =>
+        [...new DOMParser().parseFromString(t, 'text/html').querySelectorAll('tbody tr')].map(
+        r => r.cells[1].innerText))"""
+    )
+    with open(finished / "results/maxrf/made/elements.csv") as file:
+        expected = [row["group"] for row in csv.DictReader(file)]
+    assert cells == expected and cells
+    assert page.errors == [] and page.requests == []
+
+
+def test_summary_page_of_the_run(browser, finished):
+    browser.open(finished / "results/summary.html")
+    browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
+    assert browser.evaluate("document.images.length") == 18  # three samples, six pictures
+    assert browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)") == [
+        "made",
+        "folder",
+        "file",
+    ]
+    links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
+    assert all((finished / "results" / link).is_file() for link in links)
+    with open(finished / "results/maxrf/metrics.csv") as file:
+        samples = {row["sample"] for row in csv.DictReader(file)}
+    table = browser.evaluate("document.querySelector('table').innerText")
+    assert all(sample in table for sample in samples)
+    assert str(finished.dir) not in browser.evaluate("document.documentElement.outerHTML")
+    assert browser.errors == [] and browser.requests == []
