@@ -61,11 +61,13 @@ def job(snakemake, seed=0):
     random.seed(seed)
     np.random.seed(seed)
     log = logging.getLogger(snakemake.rule)
-    log.info("%s with %s threads", ", ".join(map(str, snakemake.output)), snakemake.threads)
+    run = Job(snakemake, log)
+    names = ", ".join(map(str, snakemake.output))
+    log.info("%s with %s threads and %d MB", names, run.threads, run.memory_mb)
     start = time.monotonic()
     try:
         with threadpoolctl.threadpool_limits(1):
-            yield Job(snakemake, log)
+            yield run
     except BaseException:
         log.exception("failed")
         raise
