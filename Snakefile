@@ -45,19 +45,19 @@ rule summaries:
 
 rule calibrations:
     input:
-        collect("results/maxrf/{sample}/calibration.json", sample=SAMPLES),
+        collect("results/maxrf/{sample}/calibration.json", sample=CALIBRATED),
     localrule: True
 
 
 rule libraries:
     input:
-        collect("results/maxrf/{sample}/library.npz", sample=SAMPLES),
+        collect("results/maxrf/{sample}/library.npz", sample=CALIBRATED),
     localrule: True
 
 
 rule elements:
     input:
-        collect("results/maxrf/{sample}/elements.csv", sample=SAMPLES),
+        collect("results/maxrf/{sample}/elements.csv", sample=CALIBRATED),
     localrule: True
 
 

@@ -14,10 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "workflow", "profiles", "scripts", "config", "envs", "inverseflow")
 N_ROW, N_COL, N_CHANNEL = 12, 10, 512
 SAMPLES = {
-    "made": {"simulate": {"n_row": N_ROW, "n_col": N_COL, "n_channel": N_CHANNEL, "counts": 3000, "seed": 1}},
+    "made": {
+        "simulate": {"n_row": N_ROW, "n_col": N_COL, "n_channel": N_CHANNEL, "counts": 3000, "seed": 1},
+        "library_of": "folder",
+    },
     "folder": {"path": "raw/folder.zarr", "step_um": 100},
     "file": {"path": "raw/file.npz", "library_of": "folder"},
 }
+FEW = {"n_sample": 64, "n_cluster": 3}
 
 
 class Run:
@@ -101,5 +105,7 @@ def clone(folder):
     counts.to_zarr(folder / "raw/folder.zarr", zarr_format=3, consolidated=False)
     energy = {name: scan.attrs[name] for name in ("zero_kev", "gain_kev", "tube_kv")}
     np.savez(folder / "raw/file.npz", counts=scan["counts"].values[::-1], anode=scan.attrs["anode"], **energy)
-    (folder / "config/config.yaml").write_text(yaml.safe_dump({"maxrf": {"samples": SAMPLES}}))
+    (folder / "config/config.yaml").write_text(
+        yaml.safe_dump({"maxrf": {"samples": SAMPLES, "summarize": FEW}})
+    )
     return Run(folder)

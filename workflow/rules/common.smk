@@ -20,6 +20,7 @@ CONFIG = validate(config, Config)
 config.update(CONFIG.model_dump(mode="json"))
 MAXRF = CONFIG.maxrf
 SAMPLES = list(MAXRF.samples)
+CALIBRATED = [name for name in SAMPLES if MAXRF.samples[name].library_of is None]
 FIGURES = {  # picture -> stage that it shows, and what it is
     "quicklook": ("1 summarize", "quick look"),
     "calibration": ("2 calibrate", "energy axis and resolution"),

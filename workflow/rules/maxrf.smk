@@ -248,6 +248,7 @@ rule maxrf_evaluate:
         runtime=30,
     params:
         code=code("maxrf/evaluate.py"),
+        reader=reader,
         simulated=lambda wildcards: is_simulated(wildcards.sample),
         settings=stage("evaluate"),
     script:

@@ -5,7 +5,10 @@ rule summary:
     """Tables, pictures, settings and code of the run on one page."""
     input:
         metrics="results/maxrf/metrics.csv",
-        elements=collect("results/maxrf/{sample}/elements.csv", sample=SAMPLES),
+        elements=[
+            f"results/maxrf/{MAXRF.samples[sample].library_of or sample}/elements.csv"
+            for sample in SAMPLES
+        ],
         anchors=collect("results/maxrf/{sample}/maps.json", sample=SAMPLES),
         pictures=collect(
             "results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES
