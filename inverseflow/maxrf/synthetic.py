@@ -707,7 +707,7 @@ FAMILIES = PRESENT + ABSENT + UNJUDGED
 _WINDOWS = {
     **{"Si-K": (1.45, 2.05), "S-K": (2.00, 2.62), "Ti-K": (4.15, 5.20), "Cr-K": (5.05, 6.25)},
     **{"Fe-K": (6.00, 7.40), "Ni-K": (7.00, 8.65), "Cu-K": (7.60, 9.30), "Zr-K": (15.2, 18.15)},
-    **{"Zr-L": (1.70, 2.62), "Sn-K": (24.5, 29.7), "Sn-L": (2.92, 4.60)},
+    **{"Zr-L": (1.70, 2.40), "Sn-K": (24.5, 29.7), "Sn-L": (2.92, 4.60)},
 }
 _BACKGROUNDS = {
     ("Rh", "train"): ("20170510_D1_Rh_50kv_100mA_acryl_f2_0.spx", "20170510_D1_Rh_50kv_100mA_acryl_f4 0.spx"),
@@ -758,7 +758,7 @@ def semi_real(data_dir, settings=None):
     data_dir: folder with xrf/nist_xrf_stainless and xrf/nist_xrf_backgrounds. Each pixel holds a random
     subset of nine elements (eleven line groups) over a random mix of two measured scatter spectra, with its
     own shift of the axis and pile-up. The truth of a group is the expected counts of its measured lines
-    with tail, shelf and escape peak: the pure spectrum inside the group's range, its scatter taken off,
+    with tail and shelf: the pure spectrum inside the group's range, its scatter taken off,
     plus its lower envelope below (see `pure_shapes`); sum peaks are no part of it. Groups in `ABSENT` are
     in no pixel. Raises ValueError for an unknown split or anode; FileNotFoundError names a missing file.
     """
@@ -818,15 +818,16 @@ def pure_shapes(folder, n_channels=2048):
 
     Inside the group's range the spectrum is taken as measured minus a constant scatter level (the lower
     quartile beside the range); below it, down to 0.35 keV, its lower envelope (tail and shelf) minus the
-    acrylic scatter at the same Compton strength, with the silicon escape peak as measured. Sum peaks, Bragg
-    peaks of the crystalline metals, tube lines and traces lie outside and are dropped. partners: {"Zr-L":
-    counts of Zr-L per count of Zr-K, ...} as measured.
+    acrylic scatter at the same Compton strength. Sum peaks, Bragg peaks of the crystalline metals, tube lines
+    and traces lie outside and are dropped. There are no silicon escape peaks: the files hold 0.03 % where a
+    detector makes 0.3 %, as if their maker's software had taken them off.
+    partners: {"Zr-L": counts of Zr-L per count of Zr-K, ...} as measured.
     """
     from .background import snip
 
     energy, _, detector = _axis(n_channels)
     acrylic = _read_msa(Path(folder) / "Acrylic_50kv_50_ma_Rh_vac_D1_600s.msa")
-    compton = (energy > 18.5) & (energy < 19.4)
+    compton, smooth = (energy > 18.5) & (energy < 19.4), snip(acrylic, 35, smooth=3)
     shapes, total = [], {}
     for group in PRESENT:
         low, high = _WINDOWS[group]
@@ -838,16 +839,12 @@ def pure_shapes(folder, n_channels=2048):
         main = energy[np.argmax(shape)]
         below = (energy > 0.35) & (energy < low)
         if main < 20:  # the shelf of Sn-K is lost under Sn-L and scatter
-            scatter = acrylic * np.quantile(spectrum[compton], 0.1) / acrylic[compton].mean()
-            envelope = np.maximum(snip(spectrum, 14, smooth=3) - scatter, 0)
-            most = (
-                6e-4 if main < 10 else 1e-4
-            ) * shape.max()  # what the nine metals show; more is Bragg peaks
-            shape += np.where(below, np.where(energy < main - 1.2, np.minimum(envelope, most), envelope), 0)
-            if main > 3:
-                escape = below & (np.abs(energy - main + 1.740) < 0.2)
-                excess = np.maximum(spectrum - snip(spectrum, 25, smooth=3), 0)
-                shape += np.where(escape, excess, 0)
+            scatter = smooth * np.quantile(spectrum[compton], 0.1) / acrylic[compton].mean()
+            width = np.clip(14 + (low - energy) / 0.02, 14, 35)  # the tail bends, the shelf does not
+            envelope = np.maximum(snip(spectrum, width, smooth=3) - scatter, 0)
+            most = (6e-4 if main < 10 else 1e-4) * shape.max()  # as the metals show; more is Bragg peaks
+            most = most * (1 + 20 * np.exp(np.minimum(energy - low, 0) / 0.15))
+            shape += np.where(below, np.minimum(envelope, most), 0)
         total[group] = shape.sum()
         shapes.append(_rebinned(shape, n_channels) / shape.sum())
     partners = {"Zr-L": total["Zr-L"] / total["Zr-K"], "Sn-K": total["Sn-K"] / total["Sn-L"]}
