@@ -107,3 +107,12 @@ class Library:
             nuisance=nuisance if len(nuisance) else None,
             thresholds=card["thresholds"],
         )
+
+
+def present_groups(elements):
+    """Names of the line groups to map, from a CSV of `detect`: those present, and those that cannot be told
+    from a rival ("ambiguous")."""
+    import pandas as pd
+
+    table = pd.read_csv(elements, keep_default_na=False)  # "NA" would be a missing value
+    return table.loc[table["decision"].isin(["present", "ambiguous"]), "group"].tolist()

@@ -3,10 +3,9 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.core.stores import write_anchor
 from inverseflow.maxrf import baselines
-from inverseflow.maxrf.detect import present_groups
 from inverseflow.maxrf.read import open_scan
 from inverseflow.maxrf.settings import BaselinesSettings
-from inverseflow.maxrf.templates import Library
+from inverseflow.maxrf.templates import Library, present_groups
 
 with job(snakemake) as run:
     settings = BaselinesSettings(**run.params.settings)

@@ -1,10 +1,9 @@
 from inverseflow.core.job import job
 from inverseflow.core.stores import block_bounds, write_anchor
 from inverseflow.maxrf.deconvolve import deconvolve
-from inverseflow.maxrf.detect import present_groups
 from inverseflow.maxrf.read import open_scan
 from inverseflow.maxrf.settings import DeconvolveSettings
-from inverseflow.maxrf.templates import Library
+from inverseflow.maxrf.templates import Library, present_groups
 
 with job(snakemake) as run:
     settings = DeconvolveSettings(**run.params.settings)

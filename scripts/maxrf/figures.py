@@ -5,10 +5,9 @@ from inverseflow.core.job import job
 from inverseflow.core.report import table_page
 from inverseflow.maxrf import figures
 from inverseflow.maxrf.calibrate import Calibration
-from inverseflow.maxrf.detect import present_groups
 from inverseflow.maxrf.lines import line_groups
 from inverseflow.maxrf.settings import FiguresSettings
-from inverseflow.maxrf.templates import Library
+from inverseflow.maxrf.templates import Library, present_groups
 
 with job(snakemake) as run:
     settings = FiguresSettings(**run.params.settings)
