@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 PYMCA_USUAL = {"background": "snip", "weight": 1}
-PYMCA_BEST = {"background": "polynomial", "weight": 2, "polynomial_order": 10}
+PYMCA_BEST = {"background": "polynomial", "weight": 2, "polynomial_order": 16}
 
 
 def nnls(counts, library):

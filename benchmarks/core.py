@@ -1,0 +1,156 @@
+"""What every benchmark shares: tidy results with versions, measured processes, peers, tables for the docs.
+
+python -m benchmarks.core tables    writes docs/benchmarks.md from benchmarks/results/*.csv
+"""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs" / "benchmarks.md"
+COLUMNS = ("benchmark", "case", "method", "metric", "value", "unit", "n", "spread", "versions")
+PACKAGES = ("numpy", "scipy", "numba", "torch", "xraylib", "fisx")
+
+
+def versions(**more):
+    """One line: commit, Python, packages, processor, and more=... such as pymca="5.9.7"."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    found = {"inverseflow": commit or "unknown", "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return " ".join(f"{k}={v}" for k, v in {**found, **more, "cpu": _processor()}.items())
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name")).replace(
+            " ", "_"
+        )
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def write_results(name, table, **more):
+    """Write benchmarks/results/<name>.csv: a table of COLUMNS; `benchmark` and `versions` are filled in.
+
+    table: DataFrame with case, method, metric, value, unit and, if known, n and spread; more: see `versions`.
+    Values are rounded to four digits. Raises ValueError when a column is missing. Returns the path.
+    """
+    table = pd.DataFrame(table).assign(benchmark=name, versions=versions(**more))
+    for column, default in (("n", 1), ("spread", "")):
+        if column not in table:
+            table[column] = default
+    missing = [c for c in COLUMNS if c not in table]
+    if missing:
+        raise ValueError(f"results of {name}: columns {missing} are missing; expected {list(COLUMNS)}")
+    table["value"] = [float(f"{float(v):.4g}") for v in table["value"]]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    table[list(COLUMNS)].to_csv(path, index=False)
+    return path
+
+
+def peer_python(name):
+    """Python of a peer in its own environment, .peers/<name>, made by `make bench`."""
+    python = ROOT / ".peers" / name / "bin" / "python"
+    if not python.is_file():
+        raise FileNotFoundError(f"{python.relative_to(ROOT)} is missing: run `make bench`, which makes it")
+    return str(python)
+
+
+def measured(code, *arguments):
+    """Run Python code in a process of its own with one thread; what it prints last must be a JSON object.
+
+    Returns that object with cpu_s, wall_s (of the whole process) and peak_rss_mb added.
+    """
+    import json
+    import os
+    import time
+
+    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+    tail = (
+        "\nimport resource as _r, json as _j, sys as _s; _u = _r.getrusage(_r.RUSAGE_SELF)\n"
+        "_s.stdout.write('\\n' + _j.dumps([_u.ru_utime + _u.ru_stime, _u.ru_maxrss / 1024]))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **single},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"a measured process failed:\n{done.stderr[-2000:]}")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    cpu, rss = json.loads(lines[-1])
+    return {**json.loads(lines[-2]), "cpu_s": cpu, "wall_s": time.perf_counter() - start, "peak_rss_mb": rss}
+
+
+# ---------------------------------------------------------------- docs/benchmarks.md
+
+_INTRO = """# Benchmarks
+
+Every table below is made from `benchmarks/results/*.csv` by `python -m benchmarks.core tables`; do not edit.
+Each benchmark runs this project and its peers one after the other on the same data, on one thread, the peers
+in environments of their own (`envs/peers/*.txt`, made by `make bench`).
+"""
+
+
+def tables(results=RESULTS, docs=DOCS):
+    """Write docs/benchmarks.md: per benchmark and metric a table of cases (rows) and methods (columns)."""
+    parts = [_INTRO]
+    for path in sorted(Path(results).glob("*.csv")):
+        table = pd.read_csv(path, dtype={"versions": str}, keep_default_na=False)
+        table["value"] = pd.to_numeric(table["value"], errors="coerce")
+        parts.append(f"## {path.stem}\n\n{_about(path.stem)}\n\n`python -m benchmarks.{path.stem}`\n")
+        for metric, rows in table.groupby("metric", sort=False):
+            parts.append(_markdown(metric, rows))
+        parts.append(f"<small>{table['versions'].iloc[0]}</small>\n")
+    Path(docs).write_text("\n".join(parts))
+    return Path(docs)
+
+
+def _about(name):
+    """The first paragraph of the benchmark's docstring, read without importing it."""
+    import ast
+
+    source = ROOT / "benchmarks" / f"{name}.py"
+    text = ast.get_docstring(ast.parse(source.read_text())) if source.is_file() else None
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def _markdown(metric, rows):
+    methods, cases = list(dict.fromkeys(rows["method"])), list(dict.fromkeys(rows["case"]))
+    cell = {(r.case, r.method): r.value for r in rows.itertuples()}
+    unit = rows["unit"].iloc[0]
+    head = f"**{metric}**" + (f" [{unit}]" if unit not in ("", "1") else "")
+    lines = [f"| {head} | " + " | ".join(methods) + " |", "|-" * (len(methods) + 1) + "|"]
+    for case in cases:
+        values = [cell.get((case, m)) for m in methods]
+        lines.append(f"| {case} | " + " | ".join("–" if v is None else _number(v) for v in values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value):
+    if value != value:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["tables"]:
+        sys.exit("usage: python -m benchmarks.core tables")
+    print(tables())
