@@ -33,6 +33,7 @@ RARE = "Ne Kr Xe Sc Ga Ge Ru Rh Pd Te Cs La Ce Pr Nd Sm Eu Gd Tb Dy Ho Er Tm Yb 
 COMMON = (
     "Al Si P S Cl Ar K Ca Ti V Cr Mn Fe Co Ni Cu Zn As Se Br Sr Zr Mo Ag Cd Sn Sb Ba W Au Hg Pb Bi".split()
 )
+_K_NAMES = tuple(f"{a}-K" for a in K_ANODES)
 ELECTRON_KEV = 511.0
 TUBE_KV = 50.0  # assumed when neither the file nor the spectrum tells
 LOWEST_KEV = 1.0  # of the lines that are looked for
@@ -73,7 +74,7 @@ class Calibration:
     sigma : one sigma of the fitted numbers, by name (those of Response).
     prior_only : names of the numbers that the scan did not tell: value and sigma are those of any detector.
     anode, tube_kv : None if unknown. tube_kv_from : "file", "spectrum" (its end) or "assumed".
-    scatter : None or a dict: angle_deg, width (one sigma relative to the energy), tail_fraction, tail_kev of the
+    scatter : None or a dict: beam_kev (only with a monochromatic beam), angle_deg, width (one sigma relative to the energy), tail_fraction, tail_kev of the
         Compton peaks; sigma of these; `shapes`: name -> [[energy_kev, weight], ...] (before the shift);
         counts (of the sum spectrum) and significance by name.
     lines : dicts of label, energy_kev, channel, sigma_channel, fwhm_ev, sigma_fwhm_ev, counts: each strong line
@@ -144,7 +145,12 @@ def calibrate(summary, settings=None):
             f"calibrate: the whole scan holds {photons.sum():.0f} counts, at least {MIN_COUNTS} are needed; "
             "use the calibration of another scan of this instrument (library_of)"
         )
-    response, score, margin, text = find_axis(photons, nominal, zero_peak)
+    beam = None if summary.attrs.get("anode") else find_beam(photons)
+    fluorescence = photons.copy()
+    if beam:  # its scatter is no line of an element
+        origin = zero_peak["channel"] if zero_peak else 0.0
+        fluorescence[int(origin + 0.8 * (beam - origin)) :] = 0
+    response, score, margin, text = find_axis(fluorescence, nominal, zero_peak)
     warnings += text
     tube_kv, tube_from = _tube_kv(photons, response, summary.attrs.get("tube_kv"))
     if tube_from == "assumed":
@@ -160,17 +166,25 @@ def calibrate(summary, settings=None):
                 f"calibrate: only channels {first_fit} to {last} hold counts on the axis {response.zero_kev:.3f} + "
                 f"{response.gain_kev:.5f} keV * channel; {WAY_OUT}"
             )
-        found, scatter = find_scatter(photons, response, tube_kv, (anode,) if anode else K_ANODES)
+        sources = (float(response.energy(beam)),) if beam else (anode,) if anode else K_ANODES
+        found, scatter = find_scatter(photons, response, tube_kv, sources)
+        if scatter and "beam_kev" in scatter:
+            beam, tube_kv = float(response.channel(scatter["beam_kev"])), scatter["beam_kev"]
         shapes = _Scatter(found, scatter, tube_kv)
         fit = _fit_all(photons, response, tube_kv, shapes, first_fit, last, zero_peak, final)
         response = fit["response"]
-    if not anode and not found:
+    if not anode and not found and not scatter:
         warnings.append("no scattered tube line recognised: anode unknown, no scatter templates")
     n_counts = float(photons.sum())
     pileup, sigma_pileup = (v / n_counts for v in fit["pileup"])
     response = response.replace(pileup_fraction=float(pileup))
     sigma = fit["sigma"] | {"pileup_fraction": float(sigma_pileup)}
-    prior_only = tuple(k for k in PRIOR if sigma[k] > 0.85 * PRIOR[k][1])
+    prior_only = tuple(
+        k for k, (v, s) in PRIOR.items() if sigma[k] > 0.85 * s and abs(getattr(response, k) - v) < s
+    )
+    for k, ends in LIMITS.items():
+        if getattr(response, k) > ends[1] - 0.02 * PRIOR[k][1]:
+            warnings.append(f"{k} lies at {ends[1]}, the end of what is allowed")
     if prior_only:
         warnings.append("not told by this scan, taken from any detector: " + ", ".join(prior_only))
     if fit["model_error"] > 0.1:
@@ -233,6 +247,34 @@ def _nominal(attrs):
             f"zero_kev {zero} and gain_kev {gain}; set both or none"
         )
     return float(zero), float(gain)
+
+
+def find_beam(y):
+    """Channel of the coherent peak of a monochromatic beam, or None.
+
+    Its mark: a clear peak with next to nothing above it, while a tube's continuum goes on beyond its lines.
+    """
+    peaks = _peaks(y)
+    if len(peaks) < 2:
+        return None
+    cum = np.r_[0, np.cumsum(y)]
+    strongest = max(p["area"] for p in peaks)
+    high = [p for p in peaks if p["area"] > 0.002 * strongest and p["channel"] > 0.25 * len(y)]
+    for p in sorted(high, key=lambda p: -p["channel"]):
+        a, b, c = (int(p["channel"] + k * p["width"]) for k in (-3, 3.5, 10))
+        if c > len(y) - 5:
+            continue
+        here, floor = cum[b] - cum[max(a, 0)], cum[-1] - cum[c]
+        below = cum[max(a, 0)] - cum[max(int(a - 6.5 * p["width"]), 0)]
+        near = cum[c] - cum[b]
+        if (
+            here > 300
+            and near < 0.06 * here
+            and near < 0.1 * below
+            and floor < 0.2 * here * (len(y) - c) / len(y)
+        ):
+            return float(p["channel"])
+    return None
 
 
 def _lower_end(y):
@@ -340,7 +382,7 @@ class _AxisSearch:
         self.counts = np.r_[0, np.cumsum(y)]
         self.net = np.r_[0, np.cumsum(np.maximum(y - base, 0))]
 
-    def cost(self, zero, gain, systematic=0.05):
+    def cost(self, zero, gain, systematic=0.05, prior=0.0):
         """Robust chi-square left by the groups and their price, relative to no groups at all."""
         edges = (self.edges - zero) / gain + 0.5
         inside = (edges[1:] <= len(self.channels) - 1) & (edges[:-1] >= 0)
@@ -357,7 +399,7 @@ class _AxisSearch:
         area, _ = nnls(a, net * w, maxiter=100 * len(keep))
         left = np.minimum((net * w - a @ area) ** 2, 400).sum()
         used = area * np.sqrt((a**2).sum(0)) > 3
-        return float((left + self.price[keep[used]].sum()) / none)
+        return float((left + self.price[keep[used]].sum() + prior) / none)
 
 
 def _gauss_template(group, response):
@@ -401,14 +443,24 @@ def find_axis(y, nominal=None, zero_peak=None):
         coarse = _AxisSearch(y, base, noise, end, COMMON, 2 * GRID_KEV)
         pairs = sorted(pairs, key=lambda p: coarse.cost(*p))[:60]
     search = _AxisSearch(y, base, noise, end)
-    ranked = sorted((search.cost(*p), p) for p in pairs)
+
+    def cost(zero, gain):
+        away = 0.0
+        if nominal:  # a nominal axis is mostly right to 0.06 keV and 1 %
+            away = 20 * (
+                ((zero - nominal[0]) / 0.06) ** 2 * (zero_peak is None)
+                + ((gain / nominal[1] - 1) / 0.01) ** 2
+            )
+        return search.cost(zero, gain, prior=away)
+
+    ranked = sorted((cost(*p), p) for p in pairs)
 
     def polish(start):
         if zero_peak:
-            f = lambda x: search.cost(-zero_peak["channel"] * x[0] * start[1], x[0] * start[1])  # noqa: E731
+            f = lambda x: cost(-zero_peak["channel"] * x[0] * start[1], x[0] * start[1])  # noqa: E731
             simplex = [[0.999], [1.001]]
         else:
-            f = lambda x: search.cost(start[0] + x[1], x[0] * start[1])  # noqa: E731
+            f = lambda x: cost(start[0] + x[1], x[0] * start[1])  # noqa: E731
             simplex = [[1.0, 0.0], [1.0015, 0.0], [1.0, 0.02]]
         fit = minimize(f, simplex[0], method="Nelder-Mead",
                        options={"initial_simplex": simplex, "maxfev": 50, "xatol": 1e-4, "fatol": 1e-5})  # fmt: skip
@@ -590,22 +642,22 @@ def find_scatter(y, response, tube_kv, anodes=K_ANODES):
         not named and (result["gain"] < 50 or result["explained"] < 0.2)
     ):
         return None, None
-    return best[1], result
+    return (None if isinstance(best[1], float) else best[1]), result
 
 
 def _fit_scatter(y, response, tube_kv, anode, refine):
-    end = float(response.energy(response.n_channels - 1))
-    groups = [
-        g for g in line_groups(tube_kv, LOWEST_KEV, end - 0.3, [anode]) if g.shell in "KL" and g.main_kev > 4
-    ]
-    if not groups:
-        return None
-    tube = max(groups, key=lambda g: g.main_kev)
-    low, high = (
-        (14.5, 26.5)
-        if anode in K_ANODES and tube.shell == "K"
-        else (0.84 * tube.main_kev, 1.25 * tube.main_kev)
-    )
+    beam = anode if isinstance(anode, float) else None
+    if beam:
+        source, families, low, high = "beam", [("beam", [(beam, 1.0)])], 0.80 * beam, 1.06 * beam
+    else:
+        end = float(response.energy(response.n_channels - 1))
+        groups = line_groups(tube_kv, LOWEST_KEV, end - 0.3, [anode])
+        groups = [g for g in groups if g.shell in "KL" and g.main_kev > 4]
+        if not groups:
+            return None
+        tube = max(groups, key=lambda g: g.main_kev)
+        source, families = tube.name, split(tube, response)
+        low, high = (14.5, 26.5) if tube.name in _K_NAMES else (0.84 * tube.main_kev, 1.25 * tube.main_kev)
     low, high = (int(np.clip(response.channel(e), 0, len(y) - 1)) for e in (low, high))
     rebin = max(1, int(response.sigma_channel(high) / 2.0))
     n_bins = (high - low) // rebin
@@ -617,11 +669,12 @@ def _fit_scatter(y, response, tube_kv, anode, refine):
     if data.sum() < 200:
         return None
     weight = 1 / np.sqrt(data + 1 + (0.02 * data) ** 2)
-    families = split(tube, response)
     others = [
         g for g in line_groups(tube_kv, response.energy(low), response.energy(high))
         if g.element != anode and g.element not in RADIOACTIVE and g.element not in RARE
     ]  # fmt: skip
+    if beam:  # any line near it would be a second guess at the beam itself
+        others = [g for g in others if g.main_kev < 0.93 * beam]
     fixed = np.stack(
         [cut(response.lines(*zip(*lines))) for _, lines in families]
         + [cut(_gauss_template(g, response)) for g in others]
@@ -629,17 +682,22 @@ def _fit_scatter(y, response, tube_kv, anode, refine):
         1,
     )  # fmt: skip
     fixed *= weight[:, None]
-    target, k = data * weight, len(families)
+    target, k, bunches = data * weight, len(families), [lines for _, lines in families]
 
     def solve(p):
-        moved = [cut(_compton_shape(response, lines, *p)) for _, lines in families]
+        sources = [[(e + p[4], w) for e, w in lines] for _, lines in families] if beam else bunches
+        moved = [cut(_compton_shape(response, lines, *p[:4])) for lines in sources]
         a = np.hstack([fixed, np.stack(moved, 1) * weight[:, None]])
+        if beam:
+            a[:, 0] = cut(response.line(beam + p[4])) * weight
         scale = np.sqrt((a**2).sum(0)) + 1e-300
         area, _ = nnls(a / scale, target, maxiter=100 * a.shape[1])
         return a, area / scale
 
     names = list(COMPTON)
-    centre, spread, lower, upper = np.array([COMPTON[n] for n in names]).T
+    centre, spread, lower, upper = np.array(
+        [COMPTON[n] for n in names] + [(0, 0.2, -0.5, 0.5)] * bool(beam)
+    ).T
 
     def residual(p):
         a, area = solve(p)
@@ -666,14 +724,17 @@ def _fit_scatter(y, response, tube_kv, anode, refine):
     error = np.full(len(area), np.inf)
     error[used] = np.sqrt(np.maximum(np.diag(np.linalg.pinv(a[:, used].T @ a[:, used])), 1e-30))
     inflate = np.sqrt(max(1.0, left / len(target)))
+    shift = float(p[4]) if beam else 0.0
     parts = {"Rayleigh": slice(0, k), "Compton": slice(len(area) - k, None)}
     result = {name: float(v) for name, v in zip(names, p)}
     result["sigma"] = {name: float(v) for name, v in zip(names, sigma)}
+    if beam:
+        result["beam_kev"] = beam + shift
     result["shapes"], result["counts"], result["significance"] = {}, {}, {}
     for part, where in parts.items():
-        name = f"{tube.name}-{part}"
+        name = f"{source}-{part}"
         lines = [
-            [float(e), float(w * v)]
+            [float(e + shift), float(w * v)]
             for (_, lines), v in zip(families, area[where])
             for e, w in lines
             if v > 0
@@ -869,19 +930,25 @@ def _fit(y, response, families, continuum, scatter, first, last, zero_peak, roun
         a, area = solve(x, w)
         return np.r_[data * w - a @ area, prior(x)]
 
-    def weights(model, error):
-        return 1 / np.sqrt(np.maximum(model, 0.3) + (error * model) ** 2)
+    def weights(model, error, tube):  # Compton peaks are known less well than lines; outliers as Huber
+        w = 1 / np.sqrt(np.maximum(model, 0.3) + (error * model) ** 2 + (0.1 * tube) ** 2)
+        return w / np.sqrt(np.maximum(1, np.abs(data - model) * w / 3))
 
+    n_tube = len(scatter_shapes(_with_response(scatter, response)))
+    tube_at = slice(len(families), len(families) + n_tube)
+    tube = sum(scatter.scatter["counts"].values()) if scatter.scatter else 0.0
     model, error = np.convolve(y, np.ones(5) / 5, "same")[inside], 0.03
+    a = columns(x)
+    tube = a[:, tube_at].sum(1) / max(n_tube, 1) * tube
     for _ in range(rounds):
-        w = weights(model, error)
+        w = weights(model, error, tube)
         x = least_squares(residual, x, args=(w,), bounds=(low, high), x_scale=step, max_nfev=8, xtol=1e-4, ftol=1e-5,
                           diff_step=np.maximum(0.01 * step / np.maximum(np.abs(x), 1e-9), 1e-9)).x  # fmt: skip
         a, area = solve(x, w)
-        model = (a @ area) / w
+        model, tube = (a @ area) / w, (a[:, tube_at] @ area[tube_at]) / w
         n_free = max(len(data) - int((area > 0).sum()) - len(x), 1)
         error = _model_error(data - model, model, n_free)
-    w = weights(model, error)
+    w = weights(model, error, tube)
     a, area = solve(x, w)
     model, used = (a @ area) / w, area > 0
 
@@ -919,8 +986,8 @@ def _model_error(difference, model, n_free):
     """Relative model error that makes chi-square per degree of freedom 1; 0 if Poisson noise suffices."""
     model = np.maximum(model, 0.3)
 
-    def chi2(error):
-        return (difference**2 / (model + (error * model) ** 2)).sum() / n_free
+    def chi2(error):  # outliers are cut off at 3 sigma
+        return np.minimum(difference**2 / (model + (error * model) ** 2), 9).sum() / n_free
 
     if chi2(0) <= 1:
         return 0.0
@@ -934,7 +1001,8 @@ def _model_error(difference, model, n_free):
 def _measure_lines(y, fit, first, most=15):
     """The strongest bunches, each measured by itself: everything else of the model is subtracted, then one Gaussian.
 
-    A bunch counts when it makes up most of the model where it stands.
+    A bunch counts when it makes up most of the model where it stands. Position and width are those of the model
+    plus what the same Gaussian finds different in data and model, so that doublets are no bias.
     """
     response, rows = fit["response"], []
     n_model = len(fit["model"])
@@ -949,25 +1017,21 @@ def _measure_lines(y, fit, first, most=15):
         own = area * fit["columns"][:, k]
         if a < 0 or b > n_model or area < 30 or own[a:b].sum() < 0.6 * fit["model"][a:b].sum():
             continue
-        spread = max(e for e, w in bunch if w > 0.05) - min(e for e, w in bunch if w > 0.05)
-        rest = np.zeros(len(y))
-        rest[first : first + n_model] = fit["model"] - own
-        peak = _fit_peak(y - rest, a + first, b + first, centre, width)
-        if peak is None:
+        whole = np.zeros((2, len(y)))
+        whole[:, first : first + n_model] = fit["model"] - own, own
+        peak = _fit_peak(np.maximum(y - whole[0], 0), a + first, b + first, centre, width)
+        same = _fit_peak(whole[1], a + first, b + first, centre, width)
+        if peak is None or same is None:
             continue
-        single = spread < 0.5 * FWHM * float(response.sigma_kev(energy))
-        natural = sum(w * (e - energy) ** 2 for e, w in bunch)
-        sigma_kev = np.sqrt(max((peak["width"] ** 2 - 1 / 12) * response.gain_kev**2 - natural, 1e-9))
+        fwhm = 1e3 * FWHM * float(response.sigma_kev(energy)) * peak["width"] / same["width"]
         rows.append(
             {
                 "label": label,
                 "energy_kev": float(energy),
-                "channel": float(peak["channel"]),
+                "channel": float(centre + peak["channel"] - same["channel"]),
                 "sigma_channel": float(peak["sigma_channel"]),
-                "fwhm_ev": float(1e3 * FWHM * sigma_kev) if single else None,
-                "sigma_fwhm_ev": float(1e3 * FWHM * response.gain_kev * peak["sigma_width"])
-                if single
-                else None,
+                "fwhm_ev": float(fwhm),
+                "sigma_fwhm_ev": float(fwhm * peak["sigma_width"] / peak["width"]),
                 "counts": float(area),
             }
         )
