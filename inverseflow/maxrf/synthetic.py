@@ -817,11 +817,11 @@ def pure_shapes(folder, n_channels=2048):
     """Measured spectra of eleven line groups: shapes (group, channel) of unit area, partners, detector.
 
     Inside the group's range the spectrum is taken as measured minus a constant scatter level (the lower
-    quartile beside the range); below it, down to 0.35 keV, its lower envelope (tail and shelf) minus the
-    acrylic scatter at the same Compton strength. Sum peaks, Bragg peaks of the crystalline metals, tube lines
-    and traces lie outside and are dropped. There are no silicon escape peaks: the files hold 0.03 % where a
-    detector makes 0.3 %, as if their maker's software had taken them off.
-    partners: {"Zr-L": counts of Zr-L per count of Zr-K, ...} as measured.
+    quartile beside the range; its SNIP baseline for Zr-K and Sn-K); below it, down to 0.35 keV, its lower
+    envelope (tail and shelf) minus the acrylic scatter at the same Compton strength. Sum peaks, Bragg peaks
+    of the crystalline metals, tube lines and traces lie outside and are dropped. There are no silicon
+    escape peaks: the files hold 0.03 % where a detector makes 0.3 %, as if their maker's software had taken
+    them off. partners: {"Zr-L": counts of Zr-L per count of Zr-K, ...} as measured.
     """
     from .background import snip
 
@@ -835,6 +835,8 @@ def pure_shapes(folder, n_channels=2048):
         inside = (energy >= low) & (energy <= high)
         sides = ((energy > high) & (energy < high + 0.3)), ((energy > low - 0.25) & (energy < low))
         floor = min(np.quantile(spectrum[side], 0.25) for side in sides)
+        if low > 10:  # the continuum steps at the absorption edge of the metal itself, between Ka and Kb
+            floor = snip(spectrum, 40, smooth=3)
         shape = np.where(inside, np.maximum(spectrum - floor, 0), 0)
         main = energy[np.argmax(shape)]
         below = (energy > 0.35) & (energy < low)
