@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "scripts", "config", "envs", "inverseflow")
+PARTS = ("Snakefile", "workflow", "profiles", "scripts", "config", "envs", "inverseflow", "resources")
 N_ROW, N_COL, N_CHANNEL = 12, 10, 512
 SAMPLES = {
     "made": {

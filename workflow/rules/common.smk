@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 from inverseflow.core.provenance import code_digest, prefer_this_package
 from inverseflow.core.rawdata import state_of
 from inverseflow.core.settings import ConfigError, expand_variables, validate
+from inverseflow.core.stores import checksum
 from inverseflow.maxrf.read import scan_files
 from inverseflow.settings import Config
 
@@ -42,6 +43,11 @@ else:
 def code(script):
     """Digest of a script and of everything that it reaches by import."""
     return code_digest(ROOT / "scripts" / script)
+
+
+def resource(name):
+    """Digest of a file of resources/ that a script reads."""
+    return checksum(ROOT / "resources" / name)
 
 
 def memory(mb):

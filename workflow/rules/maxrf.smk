@@ -96,6 +96,7 @@ rule maxrf_train:
         runtime=60,
     params:
         code=code("maxrf/train.py"),
+        thresholds=resource("maxrf/thresholds.json"),
         settings=stage("train"),
     script:
         "../../scripts/maxrf/train.py"
