@@ -191,6 +191,7 @@ def _client(where, threads, memory_mb, slurm):
     """A client and the number of workers that it will have."""
     from distributed import Client, LocalCluster
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
     log = logging.getLogger("inverseflow.compute")
     if where == "local":
         cluster = LocalCluster(
@@ -239,7 +240,7 @@ def _slurm_cluster(options, memory_mb):
         job_script_prologue=[f"export {name}=1" for name in one_thread]
         + [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         python=shlex.quote(sys.executable),
-        scheduler_options={"dashboard": False},
+        scheduler_options={"dashboard": False, "dashboard_address": "localhost:0"},
     )
 
 
