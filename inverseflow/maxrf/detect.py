@@ -5,22 +5,20 @@
    sits at the main line of one of its groups.
 2. On the sum spectrum, forward-backward selection of elements (likelihood.explain) under shape errors.
 3. On cluster sums, and on the sum of the spectra in which a candidate stands out most, the same for what
-   the sum spectrum does not need: an element of a few pixels. Those spectra are chosen by one half of their counts
-   (binomial thinning) and judged by the other half, so that the choice does not bias the judgement.
+   the sum spectrum does not need: an element of a few pixels. Those spectra are chosen by one half of their
+   counts (binomial thinning) and judged by the other half, so that the choice does not bias the judgement.
 4. What was chosen must look like its element: no shift, no other width, no strong line missing. Diffraction,
    humps of the continuum, sum and escape peaks do not pass.
 """
-
-from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from . import fri
 from .background import snip
-from .likelihood import Columns, explain, whiten
+from .evidence import Model, evidence_spectra
 from .lines import atomic_number
-from .train import element_columns
+from .thresholds import tail_probability, tail_threshold
 
 ELEMENT_COLUMNS = (
     *("element", "group", "energy_kev", "amount_counts", "sigma_counts", "statistic", "p_false_alarm"),
@@ -29,7 +27,6 @@ ELEMENT_COLUMNS = (
 PULSE_COLUMNS = (
     *("channel", "sigma_channel", "energy_kev", "area", "sigma_area", "window", "spectrum", "assigned"),
 )
-BIN_SIGMA = 0.4  # channels are summed to bins of this many peak sigmas before the likelihood
 
 
 def detect(summary, library, settings):
@@ -44,14 +41,13 @@ def detect(summary, library, settings):
     pulses = find_pulses(summary, library, settings)
     model = Model(library, settings)
     candidates = model.near(pulses)
-    tau = threshold(library, settings.false_alarm)
-    found = model.choose(evidence["mean"], candidates, (), tau)
-    results = {"mean": found}
-    base = [e for e in found.chosen]
-    for name, y in evidence.items():
-        if name != "mean":
-            results[name] = model.choose(y, candidates, base, 1.3 * tau)
-    return element_table(model, results, pulses, candidates, tau), assign(pulses, model, results)
+    one = settings.false_alarm / len(evidence)  # an absent element has a chance in every spectrum
+    results, common = {}, ()
+    for name, spectrum in evidence.items():
+        tau = tail_threshold(library.thresholds["tail"], spectrum.sum(), one)
+        results[name] = model.choose(spectrum, candidates, common, tau, own_pairs=name != "mean")
+        common = results["mean"].fit.chosen
+    return element_table(model, results, pulses), assign(pulses, model, results)
 
 
 def considered(library, settings):
@@ -63,26 +59,7 @@ def considered(library, settings):
     return library.subset(kept)
 
 
-def threshold(library, false_alarm):
-    """Chi-square that an absent element exceeds with this probability."""
-    from scipy.stats import chi2
-
-    scale = (library.thresholds or {}).get("tau_scale", 2.0)
-    return scale * float(chi2.isf(2 * false_alarm, 1))
-
-
-def evidence_spectra(summary, least=2e4):
-    """{name: spectrum in counts}: the sum of all spectra and of each cluster with at least so many counts."""
-    n_spectra = float(summary.attrs.get("n_spectra", 1))
-    spectra = {"mean": np.asarray(summary["mean"], float) * n_spectra}
-    if "cluster_mean" in summary:
-        sums = np.asarray(summary["cluster_mean"], float) * np.asarray(summary["cluster_size"])[:, None]
-        spectra |= {f"cluster {k}": s for k, s in enumerate(sums) if s.sum() >= least}
-    return spectra
-
-
-# --------------------------------------------------------------------------------------------------------
-# pulses
+# ------------------------------------------------------------------------------------------------- pulses
 
 
 def find_pulses(summary, library, settings):
@@ -158,183 +135,46 @@ def pixel_pulses(sample, library, least_votes=3):
     return pd.DataFrame(rows, columns=["channel", "sigma_channel", "area", "sigma_area", "spectrum"])
 
 
-# -----------------------------------------------------------------------------------------------------
-# likelihood
+# ------------------------------------------------------------------------------------------------- tables
 
 
-class Model:
-    """A library made ready for `explain`: bins of channels, shape errors, bounds, line bundles."""
+def element_table(model, results, pulses):
+    """A row for each group: of chosen elements from the spectrum that proves them, of others from the sum.
 
-    def __init__(self, library, settings):
-        self.library, self.settings = library, settings
-        r = library.response
-        edges = [library.first]
-        while edges[-1] <= library.last:
-            edges.append(
-                min(edges[-1] + max(1, int(BIN_SIGMA * r.sigma_channel(edges[-1]))), library.last + 1)
-            )
-        self.edges = np.array(edges) - library.first
-        centre = 0.5 * (self.edges[1:] + self.edges[:-1] - 1) + library.first
-        self.energy = r.energy(centre)
-        self.sigma_bin = r.sigma_channel(centre) / np.diff(self.edges)
-        info = library.thresholds or {}
-        self.n_common = info.get("common_modes", 0)
-        self.limits = info.get("softer", {})
-        modes = library.nuisance
-        span = slice(library.first, library.last + 1)
-        self.common = np.zeros((0, len(centre), len(library.names)))
-        self.own = {}
-        if modes is not None:
-            self.common = np.stack([self.binned(m[span]) for m in modes[: self.n_common]])
-            for k in range(len(library.names)):
-                slots = modes[self.n_common :, span, k]
-                slots = slots[abs(slots).sum(1) > 0]
-                if len(slots):
-                    self.own[k] = self.binned(slots.T.astype(float))
-        self.shapes = self.binned(np.asarray(library.shapes, float)[span])
-
-    def binned(self, x):
-        return np.add.reduceat(np.asarray(x, float), self.edges[:-1], axis=0)
-
-    def columns(self, spectrum):
-        """`likelihood.Columns` of one spectrum in bins, its continuum among them."""
-        library = self.library
-        full = element_columns(library, spectrum, None, self.limits)
-        X = self.binned(full.X)
-        rough = self.roughness(self.continuum(spectrum))
-
-        def errors(area):
-            parts = [(self.common @ area).T]
-            parts += [area[k] * m for k, m in self.own.items() if area[k] > 0]
-            return np.hstack([*parts, rough])
-
-        return Columns(X, full.owner, full.mix, errors)
-
-    def continuum(self, spectrum):
-        span = slice(self.library.first, self.library.last + 1)
-        sigma = self.library.response.sigma_channel(np.arange(span.start, span.stop))
-        return self.binned(snip(np.asarray(spectrum, float)[span], 3.5 * sigma)) + 1.0
-
-    def roughness(self, continuum):
-        """(bin, mode) errors of the continuum: hats 5 sigma apart, each with continuum_error of it."""
-        u = np.concatenate([[0], np.cumsum(1 / self.sigma_bin)])
-        u = 0.5 * (u[1:] + u[:-1])
-        knots = np.arange(0, u[-1] + 5, 5.0)
-        hats = np.maximum(1 - abs(u[:, None] - knots) / 5.0, 0)
-        return self.settings.continuum_error * continuum[:, None] * hats
-
-    def near(self, pulses):
-        """Elements with a pulse within 1.2 sigma of the main maximum of one of their groups."""
-        t = np.sort(pulses["channel"].to_numpy(float))
-        found = []
-        for k, name in enumerate(self.library.names):
-            if self.library.kinds[k] != "element" or not len(t):
-                continue
-            top = int(np.argmax(self.library.shapes[:, k]))
-            gap = abs(t - top).min()
-            if gap < 1.2 * self.library.response.sigma_channel(top) + 0.5:
-                found.append(name.split("-")[0])
-        return list(dict.fromkeys(found))
-
-    def choose(self, spectrum, candidates, forced, tau):
-        """`explain`, without the elements that fail `conforms`, until all that are chosen conform."""
-        y = self.binned(np.asarray(spectrum, float)[self.library.first : self.library.last + 1])
-        columns = self.columns(spectrum)
-        left, refused = list(candidates), {}
-        while True:
-            fit = explain(y, columns, left, self.sigma_bin, tau, self.settings.eps, forced=forced)
-            bad = {e: why for e in fit.chosen if e not in forced and (why := self.fault(y, columns, fit, e))}
-            if not bad:
-                break
-            worst = min(bad, key=fit.statistic.get)
-            refused[worst] = bad[worst]
-            left.remove(worst)
-        return Chosen(y, columns, fit, refused)
-
-    def fault(self, y, columns, fit, element, allowed_shift=0.35):
-        """Why a chosen element does not look like itself, or "": its main peak is shifted or its lines are
-        not there.
-
-        Two signed columns are added to the model: the derivative of the element's spectrum along the axis,
-        and its second derivative; each must stay within 3 sigma, or within allowed_shift of a sigma of the
-        peak.
-        """
-        owned = np.array([n.split("-")[0] == element for n in self.library.names])
-        spectrum = self.shapes[:, owned] @ fit.area[owned]
-        if spectrum.max() <= 0:
-            return ""
-        slope = -np.gradient(spectrum) * self.sigma_bin
-        wider = np.gradient(np.gradient(spectrum)) * self.sigma_bin**2
-        gram, project, _ = whiten(columns, fit.variance, fit.amount)
-        active = np.flatnonzero(fit.amount > 0)
-        X = np.column_stack([columns.X[:, active], slope, wider])
-        extended = Columns(X, np.zeros(X.shape[1], object), np.zeros((len(fit.area), X.shape[1])), None)
-        extended = replace(extended, errors=lambda _: columns.errors(fit.area))
-        gram, project, _ = whiten(extended, fit.variance, np.zeros(X.shape[1]))
-        covariance = np.linalg.pinv(gram, hermitian=True)
-        value = covariance @ project(y)
-        for i, name in ((-2, "shifted"), (-1, "too wide")):
-            sigma = np.sqrt(covariance[i, i])
-            limit = allowed_shift if i == -2 else 0.6
-            size = abs(value[i]) if i == -2 else value[i]
-            if size > limit and size - limit > 2 * sigma:
-                return f"{name} by {value[i]:.2f} of the peak's sigma"
-        return ""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A spectrum in bins with its columns, the fit, and {refused element: reason}."""
-
-    y: np.ndarray
-    columns: Columns
-    fit: object
-    refused: dict
-
-    @property
-    def chosen(self):
-        return self.fit.chosen
-
-
-# ----------------------------------------------------------------------------------------------------------
-# tables
-
-
-def element_table(model, results, pulses, candidates, tau):
-    """A row for each group: of chosen elements from the spectrum that proves them best, of others from the
-    sum.
+    The sum spectrum proves what it holds; what it does not need is proved by the cluster where the likelihood
+    ratio is least probable for an absent element. p_false_alarm: that probability times the number of
+    spectra.
     """
-    from scipy.stats import chi2
-
-    library = model.library
-    scale = (library.thresholds or {}).get("tau_scale", 2.0)
+    library, tail = model.library, model.library.thresholds["tail"]
+    elements = dict.fromkeys(n.split("-")[0] for n, k in zip(library.names, library.kinds) if k == "element")
+    verdict = {}
+    for element in elements:
+        chance = {
+            name: float(tail_probability(tail, r.y.sum(), r.fit.statistic[element]))
+            for name, r in results.items()
+            if element in r.fit.statistic
+        }
+        proofs = [n for n in chance if element in results[n].fit.chosen]
+        best = "mean" if "mean" in proofs or not chance else min(proofs or chance, key=chance.get)
+        p = min(chance.get(best, 0.5) * (1 if best == "mean" else len(results)), 1.0)
+        rivals = sorted(results[best].fit.rivals.get(element, {})) if proofs else []
+        faults = [f"{n}: {r.refused[element]}" for n, r in results.items() if element in r.refused]
+        decision = ("ambiguous" if rivals else "present") if proofs else "absent"
+        verdict[element] = best, p, decision, ", ".join(rivals) if proofs else "; ".join(faults[:1])
     rows = []
     for k, (name, kind) in enumerate(zip(library.names, library.kinds)):
         if kind not in ("element", "scatter"):
             continue
         element = name.split("-")[0]
-        proofs = {s: r for s, r in results.items() if element in r.fit.chosen} if kind == "element" else {}
-        best = max(proofs, key=lambda s: proofs[s].fit.statistic[element]) if proofs else "mean"
-        if "mean" in proofs:
-            best = "mean"
+        best, p, decision, note = verdict[element] if kind == "element" else ("mean", np.nan, "scatter", "")
         fit = results[best].fit
-        statistic = fit.statistic.get(element, 0.0) if kind == "element" else np.nan
-        energy = float(library.response.energy(np.argmax(library.shapes[:, k])))
         area, sigma = float(fit.area[k]), float(fit.sigma[k])
-        decision = "absent"
-        rivals = {}
-        if kind == "scatter":
-            decision = "scatter"
-        elif proofs:
-            decision = "present" if area > 3 * max(sigma, 1e-9) else "absent"
-            rivals = fit.rivals.get(element, {})
-            if rivals and decision == "present":
-                decision = "ambiguous"
-        reasons = [f"{s}: {r.refused[element]}" for s, r in results.items() if element in r.refused]
-        width = library.response.sigma_channel(library.response.channel(energy))
-        n_pulses = int((abs(pulses["channel"] - library.response.channel(energy)) < 1.2 * width + 0.5).sum())
-        p = 0.5 * float(chi2.sf(max(statistic, 0.0) / scale, 1)) if kind == "element" else np.nan
-        note = "; ".join(sorted(rivals)) or (reasons[0] if reasons and not proofs else "")
+        if decision in ("present", "ambiguous") and area <= 3 * sigma:
+            decision = "absent"  # the element is there, this group of it is not seen
+        channel = float(np.argmax(library.shapes[:, k]))
+        n_pulses = int((abs(pulses["channel"] - channel) < library.response.sigma_channel(channel)).sum())
+        energy = float(library.response.energy(channel))
+        statistic = fit.statistic.get(element, np.nan) if kind == "element" else np.nan
         rows.append((element, name, energy, area, sigma, statistic, p, decision, best, n_pulses, note))
     table = pd.DataFrame(rows, columns=list(ELEMENT_COLUMNS))
     rank = table["decision"].map({"present": 0, "ambiguous": 1, "scatter": 2, "absent": 3})

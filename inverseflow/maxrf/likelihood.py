@@ -38,7 +38,8 @@ class Fit:
     """Result of `explain`: chosen owners in order of entry, areas and sigmas of the groups, model, variances.
 
     statistic {owner: chi-square lost without a chosen owner, or gained by one that was not chosen};
-    rivals {chosen owner: owners that could replace it at a cost below the threshold}.
+    rivals {chosen owner: {owner that could replace it: cost}}, for costs below half the threshold. Forced
+    owners are left out of both.
     """
 
     chosen: tuple
@@ -152,6 +153,18 @@ def explain(y, columns, candidates, sigma_channel, threshold, eps, forced=(), ma
     def solve(names):
         return nonnegative(gram, z, allowed(names))
 
+    def weak(names):
+        """Those whose removal may cost less than the threshold, by the cost that ignores the signs."""
+        cost = dict.fromkeys(names, 0.0)
+        active = np.flatnonzero(amount > 0)
+        inverse = np.linalg.pinv(gram[np.ix_(active, active)], hermitian=True)
+        for c in names:
+            own = columns.owner[active] == c
+            if own.any():
+                a = amount[active][own]
+                cost[c] = a @ np.linalg.solve(inverse[np.ix_(own, own)], a)
+        return [c for c in names if cost[c] < 2 * threshold]
+
     for _ in range(2 * max_owners):
         amount, value = solve(chosen)
         gram, project, _ = whiten(columns, variance, amount)
@@ -161,7 +174,7 @@ def explain(y, columns, candidates, sigma_channel, threshold, eps, forced=(), ma
         left = [c for c in candidates if c not in chosen]
         gain = gains(gram, z, amount, columns.owner, left)
         best = sorted((c for c in left if gain[c] > threshold), key=gain.get, reverse=True)[:exact_top]
-        if best and len(chosen) < max_owners:
+        if best and len(chosen) < max(max_owners, len(forced)):
             exact = {c: solve([*chosen, c])[1] - value for c in best}
             top = max(best, key=exact.get)
             if exact[top] > threshold:
@@ -170,7 +183,7 @@ def explain(y, columns, candidates, sigma_channel, threshold, eps, forced=(), ma
         if not changed:
             break
         amount, value = solve(chosen)
-        for c in list(chosen[:-1]):
+        for c in weak(chosen[:-1]):
             if c not in forced and value - solve([k for k in chosen if k != c])[1] < threshold:
                 chosen.remove(c)
                 amount, value = solve(chosen)
@@ -179,13 +192,15 @@ def explain(y, columns, candidates, sigma_channel, threshold, eps, forced=(), ma
     statistic = gains(gram, z, amount, columns.owner, left)
     rivals = {}
     for c in chosen:
-        rest = [k for k in chosen if k != c]
-        without, value_without = solve(rest)
+        if c in forced:
+            continue
+        without, value_without = solve([k for k in chosen if k != c])
         statistic[c] = value - value_without
-        swap = gains(gram, z, without, columns.owner, left)
-        rivals[c] = {
-            str(k): statistic[c] - g for k, g in swap.items() if g > 0 and statistic[c] - g < threshold
-        }
+        if statistic[c] < 50 * threshold:
+            swap = gains(gram, z, without, columns.owner, left)
+            rivals[c] = {
+                str(k): statistic[c] - g for k, g in swap.items() if statistic[c] - g < 0.5 * threshold
+            }
     mu = columns.X @ amount
     active = np.flatnonzero(amount > 0)
     covariance = np.zeros_like(gram)

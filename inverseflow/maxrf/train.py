@@ -1,17 +1,81 @@
 """Learn the templates of a scan: candidate line groups, refined shapes, their errors, and the thresholds."""
 
-import re
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from .background import snip, spline_basis
-from .likelihood import Columns, error_variance, explain, nonnegative, whiten
+from .evidence import continuum_columns, element_columns, expected_areas, softer_limits
+from .likelihood import error_variance, explain, nonnegative, whiten
 from .lines import line_groups
-from .response import SI_ESCAPE_KEV, Response, escape_fraction
+from .shapes import PRIOR, Shape, ShapeErrors, bundles, pack_modes, ratio_vectors
 from .templates import Library
+from .thresholds import learn_tail, pretrained
+
+
+def train(calibration, summary, settings):
+    """The library of a scan: built, refined, with the errors of its shapes and the thresholds of
+    detection.
+    """
+    library = refined_library(calibration, summary, settings)
+    learned = (
+        pretrained() if settings.thresholds == "pretrained" else learn_threshold(data_folder(), settings.seed)
+    )
+    counts = float(library.reference[library.first : library.last + 1].sum())
+    more = {"pixel": pixel_threshold(learned, counts), "tail": learned["tail"], "learned": learned["card"]}
+    return replace(library, thresholds=library.thresholds | more)
+
+
+def refined_library(calibration, summary, settings):
+    """`build_library` and `refine`, with nuisance modes and without learned thresholds."""
+    library = build_library(calibration, summary, settings)
+    nominal = calibration.response
+    groups = candidate_groups(nominal, library_tube_kv(calibration), settings)
+    groups = {g.name: g for g in groups if g.name in library.names}
+    shape, card = Shape(nominal), None
+    if settings.refine:
+        library, shape, card = refine(library, calibration, summary, settings)
+    thresholds = {
+        "common_modes": len(PRIOR),
+        "softer": softer_limits(library, expected_areas(groups, nominal)),
+        "refined": card,
+    }
+    return replace(library, nuisance=pack_modes(library, shape, groups, nominal), thresholds=thresholds)
+
+
+def data_folder():
+    """The folder of measured spectra that INVERSEFLOW_DATA names, None when it is not set."""
+    folder = os.environ.get("INVERSEFLOW_DATA")
+    return folder if folder and (Path(folder) / "xrf" / "nist_xrf_stainless").is_dir() else None
+
+
+def build_library(calibration, summary, settings):
+    """All candidate templates of a scan, from theory and the calibrated response; see `templates.Library`.
+
+    calibration: has response, anode, tube_kv, optionally scatter_shapes(response) -> [(name, shape)];
+    summary: dataset with `mean (channel)`; settings: TrainSettings.
+    """
+    response, reference = calibration.response, np.asarray(summary["mean"], float)
+    if len(reference) != response.n_channels:
+        raise ValueError(
+            f"the mean spectrum has {len(reference)} channels, the calibration {response.n_channels}"
+        )
+    tube_kv = library_tube_kv(calibration)
+    first, last = fit_range(response, reference, tube_kv, settings)
+    shape = Shape(response)
+    groups = candidate_groups(response, tube_kv, settings)
+    # the anode's own lines are its scatter: nothing can tell them from the same element in the object
+    named = [(g.name, "element", shape.template(g)) for g in groups if g.element != calibration.anode]
+    named += [(name, "scatter", shape) for name, shape in scatter_shapes(calibration, tube_kv, settings)]
+    pile = sum_peaks(response, summary)
+    if pile.any():
+        named.append(("sum-peaks", "pileup", pile))
+    continuum = continuum_columns(reference, response, settings.n_splines, first, last)
+    named += [(f"continuum-{i}", "background", c) for i, c in enumerate(continuum.T) if c.sum() > 0]
+    names, kinds, shapes = zip(*named)
+    return Library(names, kinds, np.stack(shapes, 1), first, last, reference, response)
 
 
 def candidate_groups(response, tube_kv, settings):
@@ -34,82 +98,10 @@ def fit_range(response, reference, tube_kv, settings):
     return max(first, 0), int(seen[-1])
 
 
-def scatter_templates(response, anode, tube_kv, energy_min_kev):
-    """[(name, shape)] of the anode's lines, scattered without loss and, from 80 to 160 degrees, with loss.
-
-    Used where the calibration gives no scatter shapes of its own. The Compton lines are as wide as the
-    Doppler effect of the electrons makes them, about 1.2 % of their energy (one sigma, light scatterers).
-    """
-    shapes = []
-    end = min(tube_kv, response.energy(response.n_channels - 1))
-    for g in line_groups(tube_kv, energy_min_kev, end, elements=[anode]):
-        shapes.append((f"{g.name}-Rayleigh", response.template(g)))
-        if g.main_kev < 6:
-            continue
-        for angle in (85, 105, 125, 150):
-            energy = np.array(g.energy_kev)
-            moved = energy / (1 + energy / 510.999 * (1 - np.cos(np.radians(angle))))
-            shape = sum(r * response.line(e) for r, e in zip(g.ratio, moved))
-            width = 0.012 * moved[np.argmax(g.ratio)] / response.gain_kev
-            shape = gaussian_filter1d(shape, width, mode="constant")
-            shapes.append((f"{g.name}-Compton-{angle}", shape / shape.sum()))
-    return shapes
-
-
-def continuum_columns(spectrum, response, n_splines, first, last):
-    """(n_channels, n_splines) unit-area pieces of a spectrum's SNIP continuum, each under one linear
-    B-spline.
-    """
-    n = np.arange(response.n_channels)
-    width = response.sigma_channel(n)
-    soft = gaussian_filter1d(
-        np.asarray(spectrum, float), max(float(np.median(width)) / 3, 0.5), mode="nearest"
-    )
-    base = snip(soft, 2.355 * 1.5 * width)
-    base = gaussian_filter1d(base, float(np.median(width)), mode="nearest")
-    base = base + 1e-5 * base[first : last + 1].max()  # no column is empty where the continuum ends
-    columns = base[:, None] * spline_basis(len(n), n_splines, first, last)
-    return columns / np.maximum(columns.sum(0), 1e-300)
-
-
-def train(calibration, summary, settings):
-    """The library of a scan: built, refined, with the errors of its shapes and the thresholds of
-    detection.
-    """
-    library = build_library(calibration, summary, settings)
-    nominal = calibration.response
-    groups = {g.name: g for g in candidate_groups(nominal, library_tube_kv(calibration), settings)}
-    shape, card = Shape(nominal), None
-    if settings.refine:
-        library, shape, card = refine(library, calibration, summary, settings)
-    limits = softer_limits(library, expected_areas(groups, nominal))
-    modes = pack_modes(library, shape, groups, nominal)
-    thresholds = {"pixel": 3.0, "common_modes": len(PRIOR), "softer": limits, "refined": card}
-    return replace(library, nuisance=modes, thresholds=thresholds)
-
-
-def build_library(calibration, summary, settings):
-    """All candidate templates of a scan, from theory and the calibrated response; see `templates.Library`.
-
-    calibration: has response, anode, tube_kv, optionally scatter_shapes(response) -> [(name, shape)];
-    summary: dataset with `mean (channel)`; settings: TrainSettings.
-    """
-    response, reference = calibration.response, np.asarray(summary["mean"], float)
-    if len(reference) != response.n_channels:
-        raise ValueError(
-            f"the mean spectrum has {len(reference)} channels, the calibration {response.n_channels}"
-        )
-    tube_kv = library_tube_kv(calibration)
-    first, last = fit_range(response, reference, tube_kv, settings)
-    named = [(g.name, "element", response.template(g)) for g in candidate_groups(response, tube_kv, settings)]
-    named += [(name, "scatter", shape) for name, shape in scatter_shapes(calibration, tube_kv, settings)]
-    pile = response.pileup(reference)
-    if pile.any():
-        named.append(("sum-peaks", "pileup", pile))
-    continuum = continuum_columns(reference, response, settings.n_splines, first, last)
-    named += [(f"continuum-{i}", "background", c) for i, c in enumerate(continuum.T) if c.sum() > 0]
-    names, kinds, shapes = zip(*named)
-    return Library(names, kinds, np.stack(shapes, 1), first, last, reference, response)
+def library_tube_kv(calibration):
+    """The calibration's tube voltage, or the end of the axis up to 50 kV."""
+    r = calibration.response
+    return float(calibration.tube_kv or min(50.0, r.energy(r.n_channels - 1)))
 
 
 def scatter_shapes(calibration, tube_kv, settings):
@@ -117,248 +109,52 @@ def scatter_shapes(calibration, tube_kv, settings):
     if not calibration.anode:
         return []
     own = getattr(calibration, "scatter_shapes", None)
-    found = own() if own else []
+    found = own(calibration.response) if own else []
     return found or scatter_templates(
         calibration.response, calibration.anode, tube_kv, settings.energy_min_kev
     )
 
 
-# ------------------------------------------------------------------------------------------ shapes of line
-# groups
+def scatter_templates(response, anode, tube_kv, energy_min_kev):
+    """[(name, shape)] of the anode's lines, scattered without loss and, from 85 to 150 degrees, with loss.
 
-LOW_KEV = 3.0  # below, lines are absorbed so close to the entrance that they have a tail of their own
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a line looks like: a `Response`, plus what differs between detectors of one kind.
-
-    escape: size of the silicon escape peaks against theory (firmware may have removed them); tail_low: tail
-    fraction (at Mn Ka, as in Response) that lines below about 3 keV have more than others; log_ratio
-    {group name: (n_lines,)}: natural logarithm of the strength of each line against theory.
+    Used where the calibration gives no scatter shapes of its own. Bundles of lines (Ka, Kb) are separate, as
+    the object scatters them differently. The Compton lines are as wide as the Doppler effect of the
+    electrons makes them, about 1.2 % of their energy (one sigma, light scatterers).
     """
-
-    response: Response
-    escape: float = 1.0
-    tail_low: float = 0.0
-    log_ratio: dict = field(default_factory=dict)
-
-    def template(self, group, only_above=0.0):
-        """(n_channels,) unit-area template; lines below only_above of the group's strength are left out."""
-        weight = np.asarray(group.ratio) * self.response.efficiency(group.energy_kev)
-        if group.name in self.log_ratio:
-            weight = weight * np.exp(self.log_ratio[group.name])
-        total = weight.sum()
-        if not total > 0:
-            raise ValueError(f"{group.name} cannot reach the detector: its window absorbs every line")
-        shape = sum(
-            w * self.line(e) for w, e in zip(weight / total, group.energy_kev) if w > only_above * total
-        )
-        return shape / shape.sum()
-
-    def line(self, energy_kev):
-        """(n_channels,) one line with tail, shelf and escape peak."""
-        extra = self.tail_low / (1 + np.exp((energy_kev - LOW_KEV) / 0.4))
-        r = self.response.replace(tail_fraction=max(self.response.tail_fraction + extra, 0.0))
-        escape = max(self.escape, 0.0) * escape_fraction(energy_kev)
-        shape = (1 - escape) * r._peak(energy_kev)
-        return shape + escape * r._peak(energy_kev - SI_ESCAPE_KEV) if escape > 0 else shape
-
-    def moved(self, name, steps):
-        """The shape with one parameter of PRIOR changed by so many of its prior sigmas."""
-        r, d = self.response, steps * PRIOR[name]
-        if name == "zero":
-            return replace(self, response=r.replace(zero_kev=r.zero_kev + d * r.gain_kev))
-        if name == "gain":
-            return replace(self, response=r.replace(gain_kev=r.gain_kev * (1 + d)))
-        if name == "noise":
-            return replace(self, response=r.replace(noise_ev=r.noise_ev * np.exp(d)))
-        if name == "fano":
-            return replace(self, response=r.replace(fano=r.fano * np.exp(d)))
-        if name == "tail":
-            return replace(self, response=r.replace(tail_fraction=max(r.tail_fraction + d, 0.0)))
-        if name == "step":
-            return replace(self, response=r.replace(step_fraction=max(r.step_fraction + d, 0.0)))
-        if name == "tail_kev":
-            return replace(self, response=r.replace(tail_kev=r.tail_kev * np.exp(d)))
-        if name == "tail_low":
-            return replace(self, tail_low=max(self.tail_low + d, -r.tail_fraction))
-        return replace(self, escape=max(self.escape + d, 0.0))
+    shapes = []
+    end = min(tube_kv, response.energy(response.n_channels - 1))
+    for g in line_groups(tube_kv, energy_min_kev, end, elements=[anode]):
+        bundle, energy, ratio = bundles(g, response), np.asarray(g.energy_kev), np.asarray(g.ratio)
+        if g.main_kev < 6:
+            shapes.append((f"{g.name}-Rayleigh", response.template(g)))
+            continue
+        alpha = bundle <= bundle[np.argmax(ratio)]
+        for part, lines in (("a", alpha), ("b", ~alpha)):
+            if not lines.any():
+                continue
+            shape = sum(r * response.line(e) for r, e in zip(ratio[lines], energy[lines]))
+            shapes.append((f"{g.name}{part}-Rayleigh", shape / shape.sum()))
+            for angle in (85, 105, 125, 150):
+                moved = energy[lines] / (1 + energy[lines] / 510.999 * (1 - np.cos(np.radians(angle))))
+                shape = sum(r * response.line(e) for r, e in zip(ratio[lines], moved))
+                width = 0.012 * np.average(moved, weights=ratio[lines]) / response.gain_kev
+                shape = gaussian_filter1d(shape, width, mode="constant")
+                shapes.append((f"{g.name}{part}-Compton-{angle}", shape / shape.sum()))
+    return shapes
 
 
-# One-sigma uncertainty of what every group shares, before the scan has been looked at.
-PRIOR = {
-    "zero": 0.3,  # channel
-    "gain": 2e-4,  # relative
-    "noise": 0.03,  # relative
-    "fano": 0.04,  # relative
-    "tail": 0.01,  # share of a line at Mn Ka
-    "tail_low": 0.01,
-    "tail_kev": 0.3,  # relative
-    "step": 0.004,  # share of a line at Mn Ka
-    "escape": 0.4,  # of the theoretical size
-}
-# The same for the strengths of the lines of one group, as natural logarithms.
-RATIO_PRIOR = {"K": 0.03, "L": 0.05, "M": 0.2}  # each bundle of lines by itself: fundamental parameters
-VACANCY_PRIOR = 0.25  # each subshell of an L group: it depends on the spectrum of the tube
-SLOPE_PRIOR = 0.8  # power of energy: absorption in the object, at most about 2.8 in a thick one
+def sum_peaks(response, summary):
+    """(n_channels,) unit-area spectrum of pairs, the mean over the clusters: pairs come from one pixel."""
+    if "cluster_mean" not in summary:
+        return response.pileup(summary["mean"])
+    means, sizes = np.asarray(summary["cluster_mean"], float), np.asarray(summary["cluster_size"])
+    weight = sizes * means.sum(1) ** 2
+    pairs = sum(w * response.pileup(m) for w, m in zip(weight, means))
+    return pairs / pairs.sum() if pairs.sum() > 0 else pairs
 
 
-def bundles(group, response):
-    """(n_lines,) bundle of each line, numbered by energy: a line within 2 sigma of the one before shares its
-    bundle.
-    """
-    energy = np.asarray(group.energy_kev)
-    weight = np.asarray(group.ratio) * response.efficiency(energy)
-    strong = weight > 0.004 * weight.sum()
-    bundle, current, last = np.zeros(len(energy), int), -1, -np.inf
-    for i in np.argsort(energy):
-        if strong[i]:
-            if energy[i] - last > 2 * response.sigma_kev(energy[i]):
-                current += 1
-            last = energy[i]
-        bundle[i] = max(current, 0)
-    return bundle
-
-
-def common_modes(shape, group):
-    """(len(PRIOR), n_channels) change of a group's template when a shared parameter grows by its prior
-    sigma.
-    """
-    base = shape.template(group, only_above=5e-3)
-    return np.stack([shape.moved(name, 1).template(group, only_above=5e-3) - base for name in PRIOR])
-
-
-def vacancies(group):
-    """(n_lines,) subshell in which each line of an L group ends, 1 to 3; zeros for other groups."""
-    import xraylib
-
-    if group.shell != "L":
-        return np.zeros(len(group.label), int)
-    codes = {getattr(xraylib, n): int(n[1]) for n in dir(xraylib) if re.fullmatch(r"L[123][M-Q]\d_LINE", n)}
-    return np.array([codes.get(getattr(xraylib, f"{n.upper()}_LINE", None), 3) for n in group.label])
-
-
-@lru_cache(maxsize=2000)
-def ratio_vectors(group, response):
-    """(mode, n_lines) one-sigma errors of the log strengths of a group's lines; none for a single bundle."""
-    bundle = bundles(group, response)
-    if bundle.max() == 0:
-        return np.zeros((0, len(bundle)))
-    energy = np.asarray(group.energy_kev)
-    vectors = [SLOPE_PRIOR * np.log(energy / group.main_kev)]
-    vectors += [RATIO_PRIOR[group.shell] * (bundle == b) for b in range(bundle.max() + 1)]
-    if group.shell == "L":
-        subshell = vacancies(group)
-        vectors += [VACANCY_PRIOR * (subshell == k) for k in (1, 2, 3) if (subshell == k).any()]
-    return np.stack(vectors)
-
-
-def ratio_modes(shape, group, nominal):
-    """(mode, n_channels) change of a group's template for each of `ratio_vectors` of the nominal response."""
-    vectors = ratio_vectors(group, nominal)
-    if not len(vectors):
-        return np.zeros((0, shape.response.n_channels))
-    weight = np.asarray(group.ratio) * shape.response.efficiency(group.energy_kev)
-    weight = weight * np.exp(shape.log_ratio.get(group.name, 0.0))
-    keep = weight > 1e-3 * weight.sum()
-    weight = weight[keep] / weight[keep].sum()
-    lines = np.stack([shape.line(e) for e in np.asarray(group.energy_kev)[keep]]) * weight[:, None]
-    change = lines - np.outer(weight, lines.sum(0))
-    return vectors[:, keep] @ change
-
-
-def pack_modes(library, shape, groups, nominal):
-    """(len(PRIOR) + slots, n_channels, group) float32 one-sigma errors of the templates.
-
-    The first len(PRIOR) act alike in all groups. In the others, slot s holds the s-th error of the line
-    ratios of each group; they are independent between groups.
-    """
-    own = {n: ratio_modes(shape, g, nominal) for n, g in groups.items()}
-    slots = max((len(m) for m in own.values()), default=0)
-    modes = np.zeros((len(PRIOR) + slots, *library.shapes.shape), np.float32)
-    for name, group in groups.items():
-        k = library.index(name)
-        modes[: len(PRIOR), :, k] = common_modes(shape, group)
-        modes[len(PRIOR) : len(PRIOR) + len(own[name]), :, k] = own[name]
-    return modes
-
-
-class ShapeErrors:
-    """Callable for `likelihood.Columns.errors`: the modes of a library's groups, drawn when first needed."""
-
-    def __init__(self, library, shape, groups, nominal):
-        self.names, self.shape, self.groups, self.nominal = library.names, shape, groups, nominal
-        self.span = slice(library.first, library.last + 1)
-        self.drawn = {}
-
-    def of(self, name):
-        if name not in self.drawn:
-            group = self.groups[name]
-            own = ratio_modes(self.shape, group, self.nominal)
-            self.drawn[name] = common_modes(self.shape, group)[:, self.span], own[:, self.span]
-        return self.drawn[name]
-
-    def __call__(self, area):
-        shared, own = np.zeros((len(PRIOR), self.span.stop - self.span.start)), []
-        for name, a in zip(self.names, area):
-            if a > 0 and name in self.groups:
-                common, ratio = self.of(name)
-                shared += a * common
-                own.append(a * ratio)
-        return np.vstack([shared, *own]).T
-
-
-# -----------------------------------------------------------------------------------------------------
-# refinement
-
-
-ABSORPTION_FACTOR = 5.0  # how much the softer lines of an element may exceed their share of theory
-
-
-def expected_areas(groups, response):
-    """{group name: counts of a thin layer of the element, relative}."""
-    return {
-        n: g.strength * float(np.sum(np.asarray(g.ratio) * response.efficiency(g.energy_kev)))
-        for n, g in groups.items()
-    }
-
-
-def softer_limits(library, expected):
-    """{group: most counts it may have per count of the next harder shell of its element}; see
-    element_columns.
-    """
-    limits = {}
-    for harder, name in zip(library.names, library.names[1:]):
-        if name.split("-")[0] == harder.split("-")[0] and expected.get(harder, 0) > 0 and name in expected:
-            limits[name] = ABSORPTION_FACTOR * expected[name] / expected[harder]
-    return limits
-
-
-def element_columns(library, spectrum, errors=None, limits=None):
-    """The library as `likelihood.Columns` over its fit range, with the continuum of this spectrum.
-
-    With limits ({"Pb-M": most counts per count of Pb-L}) the areas of one element are bounded, as absorption
-    can only weaken its softer shells against the harder ones. The cone of such areas is spanned by
-    K, K + limit L, K + limit (L + limit M): columns with areas >= 0.
-    """
-    shapes = np.asarray(library.shapes, float).copy()
-    background = library.is_background
-    shapes[:, background] = continuum_columns(
-        spectrum, library.response, int(background.sum()), library.first, library.last
-    )
-    owner = np.array(
-        [n.split("-")[0] if k == "element" else "" for n, k in zip(library.names, library.kinds)]
-    )
-    mix = np.eye(len(owner))
-    for name, limit in (limits or {}).items():
-        if name in library.names:
-            j = library.index(name)  # groups of an element follow each other as K, L, M
-            mix[:, j] = mix[:, j - 1] / mix[j - 1, j - 1]
-            mix[j, j] = limit
-            mix[:, j] /= mix[:, j].sum()
-    columns = shapes[library.first : library.last + 1] @ mix
-    return Columns(columns, owner, mix, errors)
+# ------------------------------------------------------------------------------------------------- refinement
 
 
 def refine(library, calibration, summary, settings, rounds=4):
@@ -412,12 +208,6 @@ def refine(library, calibration, summary, settings, rounds=4):
     return library, shape, card
 
 
-def library_tube_kv(calibration):
-    """The calibration's tube voltage, or the end of the axis up to 50 kV."""
-    r = calibration.response
-    return float(calibration.tube_kv or min(50.0, r.energy(r.n_channels - 1)))
-
-
 def training_spectra(summary):
     """[sum spectrum, cluster sums ...] in counts."""
     mean = np.asarray(summary["mean"], float)
@@ -457,8 +247,8 @@ def _normal_equations(library, shape, groups, nominal, used, own, spectra, setti
     sigma = library.response.sigma_channel(channel)
     n_par = len(PRIOR) + len(own)
     H, g, misfit = np.zeros((n_par, n_par)), np.zeros(n_par), 0.0
-    for spectrum in spectra:
-        columns = element_columns(library, spectrum)
+    for k, spectrum in enumerate(spectra):
+        columns = element_columns(library, spectrum, own_pairs=k > 0)
         y = spectrum[channel]
         variance = error_variance(y, sigma, settings.eps)
         gram, project, _ = whiten(columns, variance, None)
@@ -478,3 +268,120 @@ def _normal_equations(library, shape, groups, nominal, used, own, spectra, setti
         g += E.T @ r
         misfit += float(r @ r) / len(r)
     return H, g, misfit / len(spectra)
+
+
+# ------------------------------------------------------------------------------------------------- thresholds
+
+COUNTS = (300.0, 1e3, 1e4, 1e5)  # mean counts of a spectrum at which thresholds are learned
+FALSE_POSITIVES = (0.005, 0.005, 0.005, 0.01)  # share of absent groups that a pixel may show, at each
+
+
+def training_scans(data_dir, seed, counts, n_seeds=2, size=24):
+    """Scans with absent elements: yields (counts, scan, present elements, absent groups, origin).
+
+    data_dir: folder with xrf/nist_xrf_stainless (semi-real, training split: no background of the test
+    split), or None: painted by `synthetic.painting`, when there are no measured spectra.
+    """
+    from . import synthetic
+    from .settings import SimulateSettings
+
+    for level in counts:
+        for k in range(seed, seed + n_seeds):
+            if data_dir:
+                made = synthetic.semi_real(data_dir, synthetic.SemiReal(size, size, level, "train", seed=k))
+                absent, present = synthetic.ABSENT, list(synthetic.METALS)
+            else:
+                made = synthetic.painting(
+                    SimulateSettings(n_row=size, n_col=size, n_channel=2048, counts=level, seed=k)
+                )
+                present = sorted({str(g).split("-")[0] for g in made["group"].values})
+                absent = None
+            scan = made["counts"]
+            scan.attrs |= {n: made.attrs[n] for n in ("zero_kev", "gain_kev", "anode", "tube_kv")}
+            yield level, scan, [*present, "Ar"], absent, made.attrs["kind"]
+
+
+def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
+    """Thresholds from elements that are known to be absent: the dict that `thresholds.pretrained` returns.
+
+    Every scan goes through summarize, calibrate, build_library and refine as a user's would. Learned are the
+    tail of the likelihood ratio of absent elements in sum and cluster spectra (`thresholds.learn_tail`), and
+    the significance that FALSE_POSITIVES of absent groups exceed in single pixels, by counts. `card` says
+    from what.
+    """
+    from .calibrate import calibrate
+    from .deconvolve import fit_spectra, prepare
+    from .evidence import Model, evidence_spectra
+    from .settings import CalibrateSettings, DetectSettings, SummarizeSettings, TrainSettings
+    from .summarize import summarize
+
+    tests, pixel, origins = [], {level: [] for level in counts}, set()
+    for level, scan, present, absent, origin in training_scans(data_dir, seed, counts, n_seeds, size):
+        origins.add(origin)
+        summary = summarize(scan, SummarizeSettings())
+        library = refined_library(calibrate(summary, CalibrateSettings()), summary, TrainSettings())
+        model = Model(library, DetectSettings())
+        for name, spectrum in evidence_spectra(summary).items():
+            found = model.absent_statistics(spectrum, present, name != "mean")
+            tests += [(spectrum.sum(), statistic) for statistic in found.values()]
+        if absent is None:
+            absent = [n for n in UNLIKELY if n in library.names and n.split("-")[0] not in present]
+        used = [n for n in library.names if n in absent or n.split("-")[0] in present]
+        fit = prepare(library.subset([n for n in used if n in library.names]))
+        spectra = scan.values.reshape(-1, scan.shape[-1])
+        columns = [fit.names.index(n) for n in absent if n in fit.names]
+        pixel[level].append(fit_spectra(fit, spectra)["significance"][:, columns].ravel())
+    total, statistic = np.array(tests).T
+    wanted = dict(zip(COUNTS, FALSE_POSITIVES))
+    limits = [float(np.quantile(np.concatenate(pixel[c]), 1 - wanted.get(c, 0.005))) for c in counts]
+    limits = np.maximum.accumulate(np.maximum(limits, 2.5))  # less is more noise, never a better template
+    tail = learn_tail(total, statistic)
+    return {
+        "tail": tail,
+        "pixel": {"counts": list(map(float, counts)), "significance": [round(float(v), 3) for v in limits]},
+        "card": {
+            "data": ", ".join(sorted(origins)),
+            "seed": seed,
+            "scans": len(counts) * n_seeds,
+            "spectra_per_scan": size * size,
+            "tests": len(statistic),
+            "false_positives": [wanted.get(c, 0.005) for c in counts],
+            "curve": [
+                {
+                    "counts": float(c),
+                    "statistic_quantiles": [round(float(q), 2) for q in _quantiles(total, statistic, c)],
+                }
+                for c in (3e4, 3e5, 3e6, 3e7)
+            ],
+        },
+    }
+
+
+# Groups judged as absent where no list says which: in the range of every scan, rarely in a painting.
+UNLIKELY = (
+    "Ga-K",
+    "Ge-K",
+    "Se-K",
+    "Rb-K",
+    "Y-K",
+    "Nb-K",
+    "V-K",
+    "Sc-K",
+    "Pt-L",
+    "Au-L",
+    "W-L",
+    "Ta-L",
+    "Ce-L",
+)
+
+
+def _quantiles(total, statistic, centre):
+    """Quantiles 0.9, 0.99, 0.999 of the statistics of spectra within a factor 3 of so many counts."""
+    near = statistic[(total > centre / 3.2) & (total < centre * 3.2)]
+    return np.quantile(near, [0.9, 0.99, 0.999]) if len(near) else [np.nan] * 3
+
+
+def pixel_threshold(learned, counts):
+    """Significance above which a pixel of so many counts shows an element."""
+    table = learned["pixel"]
+    return float(np.interp(np.log(max(counts, 1.0)), np.log(table["counts"]), table["significance"]))
