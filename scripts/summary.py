@@ -3,14 +3,20 @@ from pathlib import Path
 from inverseflow.core.job import job
 from inverseflow.core.report import summary_page
 
+
+def of_sample(files, sample):
+    """{name: path} of the files that lie in the folder of a sample."""
+    return {Path(file).stem: file for file in files if Path(file).parent.name == sample}
+
+
 with job(snakemake) as run:
     samples = {}
-    for sample, elements, anchor in zip(run.params.samples, run.input.elements, run.input.anchors):
-        pictures = [p for p in run.input.pictures if Path(p).parent.name == sample]
+    for sample, elements in zip(run.params.samples, run.input.elements):
+        pictures = of_sample(run.input.pictures, sample)
         samples[sample] = {
-            "pictures": {Path(p).stem: p for p in pictures},
+            "pictures": {text: pictures[name] for name, text in run.params.figures.items()},
             "tables": {"elements": elements},
-            "anchors": {"maps": anchor},
+            "anchors": of_sample(run.input.anchors, sample),
         }
     maxrf = {
         "name": "maxrf",

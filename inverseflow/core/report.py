@@ -37,7 +37,8 @@ nav ul { list-style: none; padding: 0; display: flex; gap: 1.2rem; flex-wrap: wr
 caption { text-align: left; padding: .3rem 0; white-space: nowrap; }
 th, td { padding: .25rem .7rem; text-align: left;
   border-bottom: 1px solid var(--line); vertical-align: top; } thead th { background: var(--wash); }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { white-space: nowrap; } td.long { white-space: normal; min-width: 18rem; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr:hover { background: var(--wash); } tr.first > * { border-top: 2px solid #aab3c2; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; background: #fff; }
@@ -55,7 +56,8 @@ def summary_page(path, modalities, settings=None, code=None, title="Results"):
     ----------
     path : .html to write
     modalities : list of dict: name, title, text; metrics, a tidy CSV (METRIC_COLUMNS) or None; samples, dict
-        of sample name -> dict of pictures, tables, anchors, each a dict of label -> path
+        of sample name -> dict of pictures, tables, anchors, each a dict of label -> path. A measure that is
+        named "measure/part" (but not "measure/median") goes into a second table that opens on a click
     settings : the validated configuration (JSON values), shown per modality under its name
     code : dict of stage -> digest of the code that makes it
 
@@ -107,7 +109,8 @@ def html_table(table, caption="", group_by=None, right=()):
         cells = []
         for column, value in record.items():
             text = "" if column == group_by and not first else show(value)
-            cells.append(f"<td{_number_class(numeric[column])}>{escape(text)}</td>")
+            style = _number_class(numeric[column]) or (" class=long" if len(text) > 40 else "")
+            cells.append(f"<td{style}>{escape(text)}</td>")
         previous = record.get(group_by)
         rows.append(f"<tr{' class=first' if first else ''}>{''.join(cells)}</tr>")
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -148,7 +151,7 @@ def show(value):
             return "∞" if value > 0 else "-∞"
         if value == int(value) and abs(value) < 1e6:
             return str(int(value))
-        return f"{value:.4g}"
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
     return str(value)
 
 
@@ -180,9 +183,13 @@ def _modality(modality, settings, folder):
     if modality.get("text"):
         parts.append(f"<p>{escape(modality['text'])}</p>")
     if modality.get("metrics"):
-        table = metrics_table(read_metrics(modality["metrics"]))
+        metrics = read_metrics(modality["metrics"])
+        part = metrics["metric"].str.contains("/") & ~metrics["metric"].str.endswith("/median")
         caption = "Measures of every sample; ± is the spread, n how many values it comes from."
-        parts.append(html_table(table, caption, group_by="sample", right=list(table.columns[3:])))
+        parts.append(_measures(metrics[~part], caption))
+        if part.any():
+            table = _measures(metrics[part], "Measures of single parts of a sample, as measure/part.")
+            parts.append(f"<details><summary>Measures part by part</summary>{table}</details>")
     for sample, content in modality.get("samples", {}).items():
         parts.append(f"<h3>{escape(sample)}</h3>")
         parts.append(_pictures(sample, content.get("pictures", {}), folder))
@@ -196,6 +203,11 @@ def _modality(modality, settings, folder):
             f"<details><summary>Settings ({escape(modality['title'])})</summary><pre>{text}</pre></details>"
         )
     return "\n".join(parts) + "</section>"
+
+
+def _measures(metrics, caption):
+    table = metrics_table(metrics)
+    return html_table(table, caption, group_by="sample", right=list(table.columns[3:]))
 
 
 def _pictures(sample, pictures, folder):

@@ -1,6 +1,7 @@
 """The report and the summary page of a finished run, in a real browser."""
 
 import csv
+import json
 
 import pytest
 
@@ -55,6 +56,9 @@ def test_every_figure_of_every_sample_shows(page, finished):
         for text in ("quick look", "energy axis", "pulses", "fitted mean", "element maps", "left over"):
             show(page, text)
             page.wait("document.images.length && [...document.images].at(-1).naturalWidth > 600")
+            box = page.evaluate("JSON.stringify([...document.images].at(-1).getBoundingClientRect())")
+            assert json.loads(box)["top"] >= 0, f"the top of {text!r} is cut off"
+            assert json.loads(box)["right"] <= page.evaluate("window.innerWidth")
         page.open(finished / "results/report.html")
         page.wait("document.querySelectorAll('li').length > 5")
     assert page.errors == [] and page.requests == []

@@ -9,7 +9,11 @@ rule summary:
             f"results/maxrf/{MAXRF.samples[sample].library_of or sample}/elements.csv"
             for sample in SAMPLES
         ],
-        anchors=collect("results/maxrf/{sample}/maps.json", sample=SAMPLES),
+        anchors=collect(
+            "results/maxrf/{sample}/{store}.json",
+            sample=SAMPLES,
+            store=["summary", "maps", "baselines"],
+        ),
         pictures=collect(
             "results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES
         ),
@@ -28,6 +32,7 @@ rule summary:
     params:
         code=code("summary.py"),
         samples=SAMPLES,
+        figures={name: text for name, (stage, text) in FIGURES.items()},
         settings=MAXRF.model_dump(mode="json", exclude={"samples"}),
         stages={
             name: code(f"maxrf/{name}.py")
