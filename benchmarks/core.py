@@ -81,8 +81,9 @@ def measured(code, *arguments):
 
     single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     tail = (
-        "\nimport resource as _r, json as _j, sys as _s; _u = _r.getrusage(_r.RUSAGE_SELF)\n"
-        "_s.stdout.write('\\n' + _j.dumps([_u.ru_utime + _u.ru_stime, _u.ru_maxrss / 1024]))"
+        "\nimport json as _j, sys as _s, time as _t"
+        "\n_m = next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) / 1024"
+        "\n_s.stdout.write('\\n' + _j.dumps([_t.process_time(), _m]))"  # ru_maxrss would include the parent
     )
     start = time.perf_counter()
     done = subprocess.run(

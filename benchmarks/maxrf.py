@@ -9,9 +9,10 @@ threshold. Areas are divided by one factor per group and method, their median ra
 chain" is ours without any list: elements found first, then fitted. The bound is the Cramer-Rao bound of an
 unconstrained fit.
 
-python -m benchmarks.maxrf [--quick] [accuracy] [overlaps] [speed]
+python -m benchmarks.maxrf [--quick] [accuracy] [retest] [overlaps] [speed]
 
-INVERSEFLOW_DATA names the folder with the measured spectra (xrf/); without it accuracy is left out.
+INVERSEFLOW_DATA names the folder with the measured spectra (xrf/); without it accuracy and retest are left
+out.
 """
 
 import argparse
@@ -25,12 +26,14 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+from scipy.ndimage import uniform_filter  # noqa: E402
 
 from benchmarks.core import measured, peer_python, write_results  # noqa: E402
 from inverseflow.maxrf import baselines, evaluate, synthetic  # noqa: E402
 from inverseflow.maxrf.calibrate import calibrate  # noqa: E402
 from inverseflow.maxrf.deconvolve import fit_spectra, prepare  # noqa: E402
 from inverseflow.maxrf.detect import detect  # noqa: E402
+from inverseflow.maxrf.read import open_scan  # noqa: E402
 from inverseflow.maxrf.settings import (  # noqa: E402
     CalibrateSettings,
     DetectSettings,
@@ -192,6 +195,44 @@ def overlaps(python, repeats=24):
     return rows
 
 
+def retest(data_dir, python):
+    """Rows of the test-retest table: one painted panel seen by two detectors at once, no list of elements.
+
+    Robust sd of (a1 - k a2)/sqrt(s1^2 + k^2 s2^2) over the pixels: 1 when the errors are honest, more when
+    they leave something out. k is the ratio of the two maps averaged over 9 x 9 pixels: the detectors look
+    from two sides and see the relief of the panel differently.
+    """
+    folder = Path(data_dir) / "xrf" / "aurora"
+    scans, libraries = [], []
+    for detector in ("10264", "19511"):
+        scan = open_scan(folder / f"aurora_ruotato_det{detector}.npz")
+        summary = summarize(scan, SummarizeSettings())
+        calibration = calibrate(summary, CalibrateSettings())
+        full = train(calibration, summary, TrainSettings())
+        table, _ = detect(summary, full, DetectSettings())
+        found = table.loc[table.decision == "present", "group"]
+        libraries.append((full, [g for g in dict.fromkeys(found) if g in full.names]))
+        scans.append(np.asarray(scan.data).reshape(-1, scan.shape[2]))
+        size = scan.shape[:2]
+        print(f"aurora, detector {detector}: {libraries[-1][1]}", flush=True)
+    common = [g for g in libraries[0][1] if g in libraries[1][1]]
+    used = [full.subset(found) for full, found in libraries]
+    results = [fits(library, counts, 50.0, python, escape=True) for library, counts in zip(used, scans)]
+    rows = []
+    for method in results[0]:
+        for name in common:
+            parts = []
+            for library, result in zip(used, results):
+                i = list(library.groups).index(name)
+                parts += [result[method][0][:, i], result[method][1][:, i]]
+            smooth = [uniform_filter(a.reshape(size), 9).ravel() for a in parts[::2]]
+            k = smooth[0] / np.maximum(smooth[1], 1e-9)
+            sd, _, n = evaluate.retest_sd(*parts[:2], k * parts[2], k * parts[3])
+            if n >= 50:
+                rows.append((f"two detectors, {name}", method, "test-retest sd", sd, "1", n))
+    return rows
+
+
 _STREAM = """
 import json, sys, time
 from inverseflow.core.compute import compute
@@ -242,14 +283,16 @@ def speed(python, n_row=300, n_col=300):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="accuracy, overlaps, speed; default all")
+    parser.add_argument("parts", nargs="*", help="accuracy, retest, overlaps, speed; default all")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing written")
     options = parser.parse_args()
     python, data_dir = baselines.find_pymca() or peer_python("pymca"), os.environ.get("INVERSEFLOW_DATA")
-    parts = options.parts or ["accuracy", "overlaps", "speed"]
+    parts = options.parts or ["accuracy", "retest", "overlaps", "speed"]
     rows = []
     if "accuracy" in parts and data_dir:
         rows += accuracy(data_dir, python, *((16, 25) if options.quick else (40, 50)))
+    if "retest" in parts and data_dir:
+        rows += retest(data_dir, python)
     if "overlaps" in parts:
         rows += overlaps(python, 6 if options.quick else 24)
     if "speed" in parts:

@@ -35,9 +35,11 @@ def test_docs_tables_are_fresh(tmp_path):
 
 
 def test_measured_process_reports_memory_and_result():
+    ballast = np.ones(100_000_000)  # 800 MB here must not count there
     out = core.measured(
         "import json, numpy as np; x = np.ones(30_000_000); print(json.dumps({'sum': x.sum()}))"
     )
     assert out["sum"] == 30_000_000 and 240 < out["peak_rss_mb"] < 500 and out["cpu_s"] > 0
+    assert ballast.size
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         core.measured("1 / 0")

@@ -10,7 +10,6 @@ area, sigma (name, spectrum), cpu_s and wall_s of the fit alone, peak_rss_mb, ve
 """
 
 import json
-import resource
 import sys
 import time
 
@@ -46,6 +45,12 @@ def configuration(job):
     return config
 
 
+def peak_memory_mb():
+    """Largest resident set since this program started (Linux; ru_maxrss would include the parent's)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
 def main(path):
     with open(path) as file:
         job = json.load(file)
@@ -72,7 +77,7 @@ def main(path):
         sigma=np.asarray(out["uncertainties"])[:, 0],
         cpu_s=cpu,
         wall_s=wall,
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_rss_mb=peak_memory_mb(),
         version=PyMca5.version(),
     )
 
