@@ -288,7 +288,7 @@ def truth_rows(truth, library, elements, maps, baselines, sample, settings):
     bounds = crb_sigma(used.shapes[inside], expected_spectra(truth, pixels)[:, inside])
     methods = [("inverseflow", maps)]
     if baselines is not None:
-        methods += [(str(m), baselines.sel(method=m)) for m in baselines.method.values]
+        methods += [(str(m), baselines.sel({"method": m})) for m in baselines.method.values]
     for method, result in methods:
         groups, collected = [str(g) for g in result.group.values], {}
         area = result["area"].values.reshape(len(groups), -1)[:, pixels]
