@@ -86,7 +86,7 @@ def _map_panel(fig, ax, bar, maps, name, threshold, mark):
     significance = maps["significance"].sel(group=name).values if "significance" in maps else None
     if significance is not None:
         share = 100 * np.mean(significance > threshold)
-        ax.set_title(f"{share:.0f} % > {threshold:g}σ", loc="right", fontsize=7, color="0.35", pad=3)
+        ax.set_title(f"{share:.0f} % > {threshold:.2g}σ", loc="right", fontsize=7, color="0.35", pad=3)
         if mark == "mask":
             area = np.where(significance > threshold, area, np.nan)
     image = _show(fig, ax, bar, area, MAP_COLOURS, step_um(maps))
