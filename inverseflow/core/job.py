@@ -6,6 +6,7 @@ import random
 import resource
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def job(snakemake, seed=0):
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, handlers=handlers, force=True)
     logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message="Object at .snakemake_timestamp")
     for noisy in ("distributed", "asyncio", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     random.seed(seed)

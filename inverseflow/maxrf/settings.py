@@ -192,3 +192,12 @@ class MaxrfSettings(Settings):
                     f"({', '.join(own) or 'there is none'}), got {other!r}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def prior_needs_neighbours(self):
+        if self.mode == "blocks" and self.deconvolve.total_variation > 0:
+            raise ValueError(
+                "deconvolve.total_variation: expected 0 in mode blocks, whose jobs do not see the rows of their "
+                f"neighbours, got {self.deconvolve.total_variation}; use mode whole"
+            )
+        return self

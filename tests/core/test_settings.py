@@ -136,3 +136,9 @@ def test_shipped_configurations_are_valid(file):
 def test_bad_samples(samples, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         validate({"maxrf": {"samples": samples}}, Config)
+
+
+def test_a_prior_over_neighbours_needs_them_in_one_job():
+    maxrf = {"samples": {"a": {"path": "x"}}, "mode": "blocks", "deconvolve": {"total_variation": 0.5}}
+    with pytest.raises(ConfigError, match="total_variation: expected 0 in mode blocks.*use mode whole"):
+        validate({"maxrf": maxrf}, Config)
