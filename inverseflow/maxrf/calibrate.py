@@ -1,4 +1,4 @@
-"""Energy axis, peak shape, tube and scatter of a scan, from its own mean spectrum and without an element list.
+"""Energy axis, peak shape, tube and scatter of a scan, from its mean spectrum and without an element list.
 
 1. The electronic zero peak, where there is one, ties the axis to E = 0 and gives the noise.
 2. The axis is searched: on each trial axis the spectrum is written as a non-negative sum of element spectra,
@@ -7,7 +7,7 @@
 4. Gain, zero, noise, Fano factor, tail, shelf and escape are fitted together by weighted least squares with
    the Poisson variances of the model; the areas of all lines and of the continuum are free (variable
    projection). A relative model error is added to the variances until chi-square per degree of freedom is 1;
-   the one-sigma of each number comes from the covariance with it. Weak priors keep what the scan does not tell.
+   the one-sigma of each number comes from the covariance with it. Weak priors keep what the scan hides.
 """
 
 import json
@@ -28,8 +28,8 @@ K_ANODES = (
     "Pd",
 )  # recognised by themselves; others only when the file or the user names them
 RADIOACTIVE = "Tc Pm Po At Rn Fr Ra Ac Pa".split()
-RARE = "Ne Kr Xe Sc Ga Ge Ru Rh Pd Te Cs La Ce Pr Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta Re Os Ir Pt Tl Th U Na In " \
-       "Y Nb Rb Be".split()  # fmt: skip
+RARE = "Ne Kr Xe Sc Ga Ge Ru Rh Pd Te Cs La Ce Pr Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta Re Os Ir Pt Tl " \
+       "Th U Na In Y Nb Rb Be".split()  # fmt: skip
 COMMON = (
     "Al Si P S Cl Ar K Ca Ti V Cr Mn Fe Co Ni Cu Zn As Se Br Sr Zr Mo Ag Cd Sn Sb Ba W Au Hg Pb Bi".split()
 )
@@ -52,7 +52,7 @@ PRIOR = {
 }
 LIMITS = {
     "noise_ev": (20.0, 400.0),
-    "fano": (0.05, 0.20),
+    "fano": (0.08, 0.17),
     "tail_fraction": (0.0, 0.25),
     "tail_kev": (0.03, 0.8),
     "step_fraction": (0.0, 0.02),
@@ -74,11 +74,11 @@ class Calibration:
     sigma : one sigma of the fitted numbers, by name (those of Response).
     prior_only : names of the numbers that the scan did not tell: value and sigma are those of any detector.
     anode, tube_kv : None if unknown. tube_kv_from : "file", "spectrum" (its end) or "assumed".
-    scatter : None or a dict: beam_kev (only with a monochromatic beam), angle_deg, width (one sigma relative to the energy), tail_fraction, tail_kev of the
-        Compton peaks; sigma of these; `shapes`: name -> [[energy_kev, weight], ...] (before the shift);
-        counts (of the sum spectrum) and significance by name.
-    lines : dicts of label, energy_kev, channel, sigma_channel, fwhm_ev, sigma_fwhm_ev, counts: each strong line
-        measured by itself, for the picture and as a check of the axis.
+    scatter : None or a dict: beam_kev (only with a monochromatic beam); angle_deg, width (sigma relative to
+        the energy), tail_fraction, tail_kev of the Compton peaks; sigma of these; shapes: name ->
+        [[energy_kev, weight], ...] (before the shift); counts (of the sum spectrum); significance.
+    lines : dicts of label, energy_kev, channel, sigma_channel, fwhm_ev, sigma_fwhm_ev, counts: each strong
+        line measured by itself, for the picture and as a check of the axis.
     quality : first, last (fitted channels), chi2 (per degree of freedom, Poisson alone), model_error (the
         relative error that makes it 1), n_counts, axis_score, axis_margin.
     spectra : mean, model, continuum (n_channels,) in counts per spectrum, for pictures.
@@ -126,12 +126,12 @@ class Calibration:
 def calibrate(summary, settings=None):
     """Calibrate a scan from its summary.
 
-    summary : Dataset of `summarize`: `mean` (channel); attrs n_spectra and, if known, zero_kev, gain_kev (nominal
-        energy axis; both or none), anode, tube_kv.
+    summary : Dataset of `summarize`: `mean` (channel); attrs n_spectra and, if known, zero_kev, gain_kev
+        (nominal energy axis; both or none), anode, tube_kv.
     settings : `CalibrateSettings`.
 
-    Returns a Calibration. Raises CalibrationError for a spectrum that is empty, not finite or too poor, and when
-    the axis cannot be told.
+    Returns a Calibration. Raises CalibrationError for a spectrum that is empty, not finite or too poor, and
+    when the axis cannot be told.
     """
     y, n_spectra = _total(summary)
     nominal = _nominal(summary.attrs)
@@ -151,6 +151,9 @@ def calibrate(summary, settings=None):
         origin = zero_peak["channel"] if zero_peak else 0.0
         fluorescence[int(origin + 0.8 * (beam - origin)) :] = 0
     response, score, margin, text = find_axis(fluorescence, nominal, zero_peak)
+    if beam and find_scatter(photons, response, TUBE_KV, (float(response.energy(beam)),))[1] is None:
+        beam = None
+        response, score, margin, text = find_axis(photons, nominal, zero_peak)
     warnings += text
     tube_kv, tube_from = _tube_kv(photons, response, summary.attrs.get("tube_kv"))
     if tube_from == "assumed":
@@ -163,8 +166,8 @@ def calibrate(summary, settings=None):
         last = _upper_end(photons, response)
         if last - first_fit < 50:
             raise CalibrationError(
-                f"calibrate: only channels {first_fit} to {last} hold counts on the axis {response.zero_kev:.3f} + "
-                f"{response.gain_kev:.5f} keV * channel; {WAY_OUT}"
+                f"calibrate: only channels {first_fit} to {last} hold counts on the axis "
+                f"{response.zero_kev:.3f} + {response.gain_kev:.5f} keV * channel; {WAY_OUT}"
             )
         sources = (float(response.energy(beam)),) if beam else (anode,) if anode else K_ANODES
         found, scatter = find_scatter(photons, response, tube_kv, sources)
@@ -179,9 +182,7 @@ def calibrate(summary, settings=None):
     pileup, sigma_pileup = (v / n_counts for v in fit["pileup"])
     response = response.replace(pileup_fraction=float(pileup))
     sigma = fit["sigma"] | {"pileup_fraction": float(sigma_pileup)}
-    prior_only = tuple(
-        k for k, (v, s) in PRIOR.items() if sigma[k] > 0.85 * s and abs(getattr(response, k) - v) < s
-    )
+    prior_only = tuple(k for k, (_, s) in PRIOR.items() if sigma[k] > 0.9 * s)
     for k, ends in LIMITS.items():
         if getattr(response, k) > ends[1] - 0.02 * PRIOR[k][1]:
             warnings.append(f"{k} lies at {ends[1]}, the end of what is allowed")
@@ -243,8 +244,8 @@ def _nominal(attrs):
         return None
     if gain is None or zero is None or not np.isfinite(zero) or not 0 < gain < 1:
         raise CalibrationError(
-            f"calibrate: the nominal axis needs a finite zero_kev and a gain_kev of 0 to 1 keV per channel, got "
-            f"zero_kev {zero} and gain_kev {gain}; set both or none"
+            "calibrate: the nominal axis needs a finite zero_kev and a gain_kev of 0 to 1 keV per channel, "
+            f"got zero_kev {zero} and gain_kev {gain}; set both or none"
         )
     return float(zero), float(gain)
 
@@ -252,33 +253,33 @@ def _nominal(attrs):
 def find_beam(y):
     """Channel of the coherent peak of a monochromatic beam, or None.
 
-    Its mark: a clear peak with next to nothing above it, while a tube's continuum goes on beyond its lines.
+    Its mark: a clear peak, next to nothing above it (a tube's continuum goes on beyond its lines), and below
+    it the broad Compton peak, wider than any line.
     """
     peaks = _peaks(y)
     if len(peaks) < 2:
         return None
     cum = np.r_[0, np.cumsum(y)]
     strongest = max(p["area"] for p in peaks)
-    high = [p for p in peaks if p["area"] > 0.002 * strongest and p["channel"] > 0.25 * len(y)]
-    for p in sorted(high, key=lambda p: -p["channel"]):
-        a, b, c = (int(p["channel"] + k * p["width"]) for k in (-3, 3.5, 10))
-        if c > len(y) - 5:
+    for p in sorted(peaks, key=lambda p: -p["channel"]):
+        c, w = p["channel"], p["width"]
+        if p["area"] < max(0.005 * strongest, 300) or c < 0.25 * len(y) or c + 14 * w > len(y):
             continue
-        here, floor = cum[b] - cum[max(a, 0)], cum[-1] - cum[c]
-        below = cum[max(a, 0)] - cum[max(int(a - 6.5 * p["width"]), 0)]
-        near = cum[c] - cum[b]
-        if (
-            here > 300
-            and near < 0.06 * here
-            and near < 0.1 * below
-            and floor < 0.2 * here * (len(y) - c) / len(y)
-        ):
-            return float(p["channel"])
+        above = max(cum[int(c + 10 * w)] - cum[int(c + 4 * w)], 1) / (6 * w)
+        if above > 0.02 * y[int(c - w / 2) : int(c + w / 2) + 1].mean():
+            continue
+        low, high = int(0.86 * c), int(c - 2.5 * w)
+        if high - low < 5 * w:
+            return None
+        m = max(int(w), 1)
+        hump = np.convolve(y, np.ones(m) / m, "same")[low:high]
+        broad = (hump - hump.min()).sum() / (hump.max() - hump.min() + 1e-9) / (2.6 * w)
+        return float(c) if broad > 1.5 else None
     return None
 
 
 def _lower_end(y):
-    """First channel above the electronic threshold: where a tenth of the typical low-energy level is reached."""
+    """First channel above the electronic threshold: where a third of the low-energy level is reached."""
     n = max(len(y) // 200, 3)
     smooth = np.convolve(y, np.ones(n) / n, "same")
     seen = np.flatnonzero(smooth > 0)
@@ -314,13 +315,13 @@ def _tube_kv(y, response, given):
     return end, "spectrum"
 
 
-# ---------------------------------------------------------------- zero peak and axis
+# ---- zero peak and axis
 
 
 def find_zero_peak(y, nominal=None):
-    """The electronic zero peak: dict of channel, sigma_channel, width (one sigma, channels), last, area; or None.
+    """The electronic zero peak: dict of channel, sigma_channel, width (sigma, channels), last, area; or None.
 
-    nominal: (zero_kev, gain_kev) says where to look; without, it must stand alone in the lowest tenth of the axis.
+    nominal: (zero_kev, gain_kev) says where to look; without, it must stand alone in the lowest tenth.
     """
     if nominal:
         zero, gain = nominal
@@ -367,7 +368,7 @@ def find_zero_peak(y, nominal=None):
 
 
 class _AxisSearch:
-    """Cost of trial axes: what the best non-negative sum of element spectra leaves, plus a price per element."""
+    """Cost of trial axes: what the best sum of element spectra leaves, plus a price per element."""
 
     def __init__(self, y, base, noise_ev, end_kev, elements=None, bin_kev=GRID_KEV):
         n = int((end_kev - 0.8) / bin_kev)
@@ -382,7 +383,7 @@ class _AxisSearch:
         self.counts = np.r_[0, np.cumsum(y)]
         self.net = np.r_[0, np.cumsum(np.maximum(y - base, 0))]
 
-    def cost(self, zero, gain, systematic=0.05, prior=0.0):
+    def cost(self, zero, gain, prior=0.0, systematic=0.005):
         """Robust chi-square left by the groups and their price, relative to no groups at all."""
         edges = (self.edges - zero) / gain + 0.5
         inside = (edges[1:] <= len(self.channels) - 1) & (edges[:-1] >= 0)
@@ -416,8 +417,8 @@ def _gauss_template(group, response):
 def find_axis(y, nominal=None, zero_peak=None):
     """(Response, cost, margin, warnings) of the axis on which elements explain the spectrum best.
 
-    y: counts per channel without the zero peak. nominal: (zero_kev, gain_kev), right to 3 % and 0.12 keV, or None:
-    then the widths of the peaks, which in silicon tell the gain to some 20 %, start the search.
+    y: counts per channel without the zero peak. nominal: (zero_kev, gain_kev), right to 3 % and 0.12 keV, or
+    None: then the widths of the peaks, which in silicon tell the gain to some 20 %, start the search.
     margin: cost of the best axis that differs by more than a peak width, divided by the cost.
     Raises CalibrationError when two axes explain the spectrum equally well.
     """
@@ -430,8 +431,8 @@ def find_axis(y, nominal=None, zero_peak=None):
         width = Response(len(y), *nominal, noise).sigma_channel(np.arange(len(y)))
     else:
         gain, noise, width = _gain_from_widths(y, zero_peak)
-        gains = gain * np.exp(np.arange(-0.36, 0.361, 0.003))
-        zeros = np.arange(-0.32, 0.321, 0.04)
+        gains = gain * np.exp(np.arange(-0.36, 0.361, 0.003 if zero_peak else 0.006))
+        zeros = np.arange(-0.32, 0.321, 0.064)
     base = snip(y, 2.5 * FWHM * width)
     end = min(max(gains) * len(y) + max(zeros), 40.0)
 
@@ -462,8 +463,8 @@ def find_axis(y, nominal=None, zero_peak=None):
         else:
             f = lambda x: cost(start[0] + x[1], x[0] * start[1])  # noqa: E731
             simplex = [[1.0, 0.0], [1.0015, 0.0], [1.0, 0.02]]
-        fit = minimize(f, simplex[0], method="Nelder-Mead",
-                       options={"initial_simplex": simplex, "maxfev": 50, "xatol": 1e-4, "fatol": 1e-5})  # fmt: skip
+        options = {"initial_simplex": simplex, "maxfev": 50, "xatol": 1e-4, "fatol": 1e-5}
+        fit = minimize(f, simplex[0], method="Nelder-Mead", options=options)
         gain = float(fit.x[0] * start[1])
         return float(fit.fun), (
             float(-zero_peak["channel"] * gain if zero_peak else start[0] + fit.x[1]),
@@ -489,14 +490,15 @@ def find_axis(y, nominal=None, zero_peak=None):
     if nominal is None and (margin < 1.25 or cost > 0.6):
         other = f" or {rest[0][1][0]:.3f} + {rest[0][1][1]:.5f} keV * channel" if rest else ""
         raise CalibrationError(
-            f"calibrate: the energy axis cannot be told from the spectrum; best guesses {zero:.3f} + {gain:.5f}{other}; "
-            + WAY_OUT
+            "calibrate: the energy axis cannot be told from the spectrum; best guesses "
+            f"{zero:.3f} + {gain:.5f}{other}; {WAY_OUT}"
         )
     if nominal:
         moved = max(abs(nominal[0] - zero + (nominal[1] - gain) * n) for n in (strong.min(), strong.max()))
         if moved > 0.1:
             warnings.append(
-                f"the file's energy axis {nominal[0]:.4f} + {nominal[1]:.6f} keV * channel is off by {moved * 1e3:.0f} eV"
+                f"the file's energy axis {nominal[0]:.4f} + {nominal[1]:.6f} keV * channel is off by "
+                f"{moved * 1e3:.0f} eV"
             )
         if abs(gain / nominal[1] - 1) > 0.029:
             warnings.append(
@@ -506,7 +508,7 @@ def find_axis(y, nominal=None, zero_peak=None):
 
 
 def _gain_from_widths(y, zero_peak):
-    """(gain keV/channel, noise eV, width (n_channels,)): sigma^2 of the peaks grows by 3.85 eV * Fano per eV."""
+    """(gain, noise eV, width (n_channels,)): sigma^2 of the peaks grows by 3.85 eV * Fano per eV."""
     peaks = _peaks(y)
     points = [(p["channel"], p["width"] ** 2 - 1 / 12, p["sigma_width"] * 2 * p["width"]) for p in peaks]
     if zero_peak:
@@ -515,7 +517,8 @@ def _gain_from_widths(y, zero_peak):
         )
     if len(points) < 2:
         raise CalibrationError(
-            f"calibrate: no energy axis in the file and {len(peaks)} clear peaks in the spectrum, 2 needed; {WAY_OUT}"
+            f"calibrate: no energy axis in the file and {len(peaks)} clear peaks in the spectrum, 2 needed; "
+            + WAY_OUT
         )
     n, v, s = np.array(points).T
     s = np.hypot(s, 0.06 * v)
@@ -540,7 +543,7 @@ def _gain_from_widths(y, zero_peak):
 
 
 def _peaks(y, limit=15, most=25):
-    """The clearest peaks: dicts of channel, width (one sigma), sigma_width, height; widths from Gaussian fits."""
+    """The clearest peaks: dicts of `_fit_peak`; found by wavelets of seven widths."""
     found = []
     for scale in (1.5, 2.2, 3.2, 4.7, 7, 10, 15):
         m = int(6 * scale)
@@ -574,7 +577,7 @@ def _fit_peak(y, first, last, channel, width):
     n = np.arange(first, last)
     if len(n) < 6:
         return None
-    w = 1 / np.sqrt(y[n] + 1 + (0.01 * y[n]) ** 2)
+    w = 1 / np.sqrt(np.maximum(y[n], 0) + 1 + (0.01 * y[n]) ** 2)
     edges = np.r_[n - 0.5, n[-1] + 0.5]
     slope = (n - n.mean()) / len(n)
 
@@ -583,8 +586,9 @@ def _fit_peak(y, first, last, channel, width):
 
     low = min(y[first], y[last - 1])
     try:
-        fit = least_squares(residual, [channel, width, max((y[n] - low).sum(), 1), low, 0],
-                            x_scale=[width, width, y[n].sum() + 1, low + 1, low + 1], max_nfev=40)  # fmt: skip
+        start = [channel, width, max((y[n] - low).sum(), 1), low, 0]
+        scale = [width, width, abs(y[n].sum()) + 1, abs(low) + 1, abs(low) + 1]
+        fit = least_squares(residual, start, x_scale=scale, max_nfev=40)
         cov = np.linalg.inv(fit.jac.T @ fit.jac) * max(1, 2 * fit.cost / max(len(n) - 5, 1))
     except (np.linalg.LinAlgError, ValueError):
         return None
@@ -595,7 +599,7 @@ def _fit_peak(y, first, last, channel, width):
     return {"channel": t, "sigma_channel": sigma_t, "width": s, "sigma_width": sigma_s, "area": area}
 
 
-# ---------------------------------------------------------------- tube lines scattered by the sample
+# ---- tube lines scattered by the sample
 
 
 def compton_kev(energy_kev, angle_deg):
@@ -604,7 +608,7 @@ def compton_kev(energy_kev, angle_deg):
 
 
 def _compton_shape(response, lines, angle_deg, width, tail_fraction, tail_kev):
-    """(n_channels,) shifted lines [(energy, weight)], wider by width * energy in quadrature, with a left tail."""
+    """(n_channels,) shifted lines [(energy, weight)], wider by width * energy in quadrature, left tail."""
     energy, weight = np.array(lines, float).T
     moved = compton_kev(energy, angle_deg)
     sigma = np.hypot(response.sigma_kev(moved), width * moved)
@@ -624,9 +628,10 @@ COMPTON = {  # name: start, prior sigma, low, high
 def find_scatter(y, response, tube_kv, anodes=K_ANODES):
     """(anode, scatter dict) of the anode whose Compton peaks improve the fit most, or (None, None).
 
-    Around the coherent lines the spectrum is written as smooth continuum, K and L spectra of all elements (the
-    anode's own among them, which is its coherent scatter) and, per anode, Compton peaks. Elements alone explain
-    any sharp peak, so what Compton peaks add is the mark of the tube. See `Calibration.scatter`.
+    Around the coherent lines the spectrum is written as smooth continuum, K and L spectra of all elements
+    (the anode's own among them, which is its coherent scatter) and, per anode, Compton peaks. Elements alone
+    explain any sharp peak, so what Compton peaks add is the mark of the tube. A number instead of an element
+    symbol is the energy of a monochromatic beam. See `Calibration.scatter`.
     """
     best = (0.0, None, None)
     for anode in anodes:
@@ -638,7 +643,7 @@ def find_scatter(y, response, tube_kv, anodes=K_ANODES):
     result = _fit_scatter(y, response, tube_kv, best[1], refine=True)
     strong = result["significance"]
     named = len(anodes) == 1
-    if min(strong.values()) < (3 if named else 5) or (
+    if min(strong.values()) < (3 if named else 8) or (
         not named and (result["gain"] < 50 or result["explained"] < 0.2)
     ):
         return None, None
@@ -711,8 +716,8 @@ def _fit_scatter(y, response, tube_kv, anode, refine):
     p = starts[int(np.argmin(costs))]
     sigma = spread
     if refine:
-        fit = least_squares(residual, p, bounds=(lower, upper), x_scale=spread / 4, loss="soft_l1", f_scale=3.0,
-                            max_nfev=30)  # fmt: skip
+        robustly = {"loss": "soft_l1", "f_scale": 3.0, "max_nfev": 30}
+        fit = least_squares(residual, p, bounds=(lower, upper), x_scale=spread / 4, **robustly)
         p = fit.x
         inflate = max(1.0, robust(fit.fun) / max(len(target) - fixed.shape[1], 1))
         sigma = np.sqrt(np.diag(np.linalg.pinv(fit.jac.T @ fit.jac)) * inflate)
@@ -749,10 +754,10 @@ def _fit_scatter(y, response, tube_kv, anode, refine):
 
 
 def scatter_shapes(calibration, response=None):
-    """[(name, unit-area shape (n_channels,))] of the tube's coherent and Compton peaks; empty without an anode.
+    """[(name, unit-area shape (n_channels,))] of the tube's coherent and Compton peaks; empty if unknown.
 
-    The anode's highest group on the axis ("Rh-K-Rayleigh", "Rh-K-Compton") carries the fitted ratios, angle, width
-    and tail; its other groups ("Rh-L-Rayleigh") come as coherent lines with the ratios of fluorescence.
+    The anode's highest group on the axis ("Rh-K-Rayleigh", "Rh-K-Compton") carries the fitted ratios, angle,
+    width and tail; its other groups ("Rh-L-Rayleigh") come as coherent lines with the ratios of fluorescence.
     """
     response = response or calibration.response
     shapes, fitted = [], calibration.scatter
@@ -784,14 +789,14 @@ class _Scatter:
     response: Response | None = None
 
 
-# ---------------------------------------------------------------- lines of the sample, and the fit of everything
+# ---- lines of the sample, and the fit of everything
 
 
 def split(group, response, share=0.003):
     """[(label, [(energy_kev, weight), ...])]: lines of a group in bunches that the detector resolves.
 
-    Absorption in the sample changes the ratio of bunches, hardly that within one. Weights sum to 1 per bunch and
-    include the efficiency; lines below `share` are left out, bunches below 3 % stay with their neighbour.
+    Absorption in the sample changes the ratio of bunches, hardly that within one. Weights sum to 1 per bunch
+    and include the efficiency; lines below `share` are left out, bunches below 3 % join their neighbour.
     """
     order = np.argsort(group.energy_kev)
     energy, ratio, label = (np.array(v)[order] for v in (group.energy_kev, group.ratio, group.label))
@@ -825,16 +830,14 @@ def _continuum(y, response, first, last):
 
 
 def _identify(y, response, groups, extra, first, last, systematic, limit=6.0):
-    """Groups that the spectrum needs: non-negative fit of all, the weakest leave until all exceed `limit` sigma.
+    """Groups that the spectrum needs: fit of all, the weakest leave until all exceed `limit` sigma.
 
     extra (n_channels, k): continuum, scatter and sum peaks, which always stay.
     """
     inside = slice(first, last + 1)
-    lines = [[(e, w) for _, bunch in split(g, response) for e, w in bunch] for g in groups]
     centre = np.array([g.main_kev for g in groups])
     keep = (centre > response.energy(first) + 0.1) & (centre < response.energy(last) - 0.1)
     groups = [g for g, k in zip(groups, keep) if k]
-    del lines
     shapes = np.stack([_full_template(g, response)[inside] for g in groups], 1)
     extra, y = extra[inside], y[inside]
     w = 1 / np.sqrt(y + 1 + (systematic * y) ** 2)
@@ -852,7 +855,7 @@ def _identify(y, response, groups, extra, first, last, systematic, limit=6.0):
         weak = np.flatnonzero(ratio < 1)
         if not len(weak):
             return [groups[k] for k in active]
-        gone = weak[np.argsort(ratio[weak])[: max(1, len(weak) // 3)]]
+        gone = weak[np.argsort(ratio[weak])[: max(1, len(weak) // 2)]]
         active = np.delete(active, gone)
 
 
@@ -942,8 +945,10 @@ def _fit(y, response, families, continuum, scatter, first, last, zero_peak, roun
     tube = a[:, tube_at].sum(1) / max(n_tube, 1) * tube
     for _ in range(rounds):
         w = weights(model, error, tube)
-        x = least_squares(residual, x, args=(w,), bounds=(low, high), x_scale=step, max_nfev=8, xtol=1e-4, ftol=1e-5,
-                          diff_step=np.maximum(0.01 * step / np.maximum(np.abs(x), 1e-9), 1e-9)).x  # fmt: skip
+        h = np.maximum(0.01 * step / np.maximum(np.abs(x), 1e-9), 1e-9)
+        stop = {"max_nfev": 8, "xtol": 1e-4, "ftol": 1e-5}
+        fit = least_squares(residual, x, args=(w,), bounds=(low, high), x_scale=step, diff_step=h, **stop)
+        x = fit.x
         a, area = solve(x, w)
         model, tube = (a @ area) / w, (a[:, tube_at] @ area[tube_at]) / w
         n_free = max(len(data) - int((area > 0).sum()) - len(x), 1)
@@ -999,10 +1004,10 @@ def _model_error(difference, model, n_free):
 
 
 def _measure_lines(y, fit, first, most=15):
-    """The strongest bunches, each measured by itself: everything else of the model is subtracted, then one Gaussian.
+    """The strongest bunches, each measured by itself: all else of the model is subtracted, then one Gaussian.
 
-    A bunch counts when it makes up most of the model where it stands. Position and width are those of the model
-    plus what the same Gaussian finds different in data and model, so that doublets are no bias.
+    A bunch counts when it makes up most of the model where it stands. Position and width are those of the
+    model plus what the same Gaussian finds different in data and model, so that doublets are no bias.
     """
     response, rows = fit["response"], []
     n_model = len(fit["model"])
