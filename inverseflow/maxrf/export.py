@@ -137,7 +137,8 @@ def _write_hdf5(maps, names, folder, configuration):
 
 def _pixel_maps(maps):
     """Names of the maps that are not of a line group: chi2, background, ..."""
-    return [str(name) for name, values in maps.data_vars.items() if values.dims == ("row", "col")]
+    # Sorted: the variables of a Zarr folder come in the order in which the file system lists them.
+    return sorted(str(name) for name, values in maps.data_vars.items() if values.dims == ("row", "col"))
 
 
 def _group(parent, name, nx_class, **attrs):
