@@ -125,12 +125,12 @@ def tables(results=RESULTS, docs=DOCS):
 
 
 def _about(name):
-    """The first paragraph of the benchmark's docstring, read without importing it."""
+    """The benchmark's docstring up to its command, read without importing it."""
     import ast
 
     source = ROOT / "benchmarks" / f"{name}.py"
     text = ast.get_docstring(ast.parse(source.read_text())) if source.is_file() else None
-    return " ".join((text or "").split("\n\n")[0].split())
+    return (text or "").split("python -m")[0].strip()
 
 
 def _markdown(metric, rows):
