@@ -197,7 +197,7 @@ class MaxrfSettings(Settings):
     def prior_needs_neighbours(self):
         if self.mode == "blocks" and self.deconvolve.total_variation > 0:
             raise ValueError(
-                "deconvolve.total_variation: expected 0 in mode blocks, whose jobs do not see the rows of their "
-                f"neighbours, got {self.deconvolve.total_variation}; use mode whole"
+                "deconvolve.total_variation: expected 0 in mode blocks, whose jobs do not see their "
+                f"neighbour rows, got {self.deconvolve.total_variation}; use mode whole"
             )
         return self
