@@ -54,7 +54,7 @@ LIMITS = {
     "noise_ev": (20.0, 400.0),
     "fano": (0.08, 0.17),
     "tail_fraction": (0.0, 0.25),
-    "tail_kev": (0.03, 0.8),
+    "tail_kev": (0.03, 0.5),
     "step_fraction": (0.0, 0.02),
     "escape_scale": (0.0, 2.0),
 }
@@ -156,8 +156,6 @@ def calibrate(summary, settings=None):
         response, score, margin, text = find_axis(photons, nominal, zero_peak)
     warnings += text
     tube_kv, tube_from = _tube_kv(photons, response, summary.attrs.get("tube_kv"))
-    if tube_from == "assumed":
-        warnings.append(f"tube voltage unknown and beyond the axis: {tube_kv:g} kV assumed")
     first = max(zero_peak["last"] + 1 if zero_peak else 0, _lower_end(photons), 0)
 
     anode = summary.attrs.get("anode") or None
@@ -172,10 +170,15 @@ def calibrate(summary, settings=None):
         sources = (float(response.energy(beam)),) if beam else (anode,) if anode else K_ANODES
         found, scatter = find_scatter(photons, response, tube_kv, sources)
         if scatter and "beam_kev" in scatter:
-            beam, tube_kv = float(response.channel(scatter["beam_kev"])), scatter["beam_kev"]
+            beam = float(response.channel(scatter["beam_kev"]))
+            tube_kv, tube_from = scatter["beam_kev"], "spectrum"
         shapes = _Scatter(found, scatter, tube_kv)
         fit = _fit_all(photons, response, tube_kv, shapes, first_fit, last, zero_peak, final)
         response = fit["response"]
+    if tube_from == "assumed":
+        warnings.append(
+            f"tube voltage not in the file and no clear end of the spectrum: {tube_kv:g} kV assumed"
+        )
     if not anode and not found and not scatter:
         warnings.append("no scattered tube line recognised: anode unknown, no scatter templates")
     n_counts = float(photons.sum())
@@ -310,7 +313,8 @@ def _tube_kv(y, response, given):
     if len(seen) == 0 or floor > 0.003 * np.median(counts):
         return TUBE_KV, "assumed"
     end = float(energy[edges[seen[-1] + 1]])
-    if end > energy[-1] - 4 or end < 8:
+    before = counts[max(seen[-1] - 6, 0) : max(seen[-1] - 2, 1)].mean()
+    if end > energy[-1] - 4 or end < 8 or before < 300 + 10 * floor:  # not just too few counts
         return TUBE_KV, "assumed"
     return end, "spectrum"
 
@@ -493,7 +497,12 @@ def find_axis(y, nominal=None, zero_peak=None):
             "calibrate: the energy axis cannot be told from the spectrum; best guesses "
             f"{zero:.3f} + {gain:.5f}{other}; {WAY_OUT}"
         )
-    if nominal:
+    if nominal and (cost > 0.6 or margin < 1.05):
+        warnings.append(
+            "too few clear lines to check the file's energy axis: it is kept but for small shifts"
+        )
+        zero, gain = trial(nominal[1], nominal[0])
+    elif nominal:
         moved = max(abs(nominal[0] - zero + (nominal[1] - gain) * n) for n in (strong.min(), strong.max()))
         if moved > 0.1:
             warnings.append(
@@ -922,6 +931,7 @@ def _fit(y, response, families, continuum, scatter, first, last, zero_peak, roun
 
     def prior(x):
         p = [(x[k] - PRIOR[name][0]) / PRIOR[name][1] for k, name in enumerate(NUMBERS) if name in PRIOR]
+        p += [(x[0] - response.zero_kev) / 0.03, (x[1] / response.gain_kev - 1) / 0.005]  # of the search
         if zero_peak:  # the electronics place it to about 0.1 channel, and its width is the noise to 5 %
             r = at(x)
             p.append((r.channel(0.0) - zero_peak["channel"]) / np.hypot(0.1, zero_peak["sigma_channel"]))
