@@ -43,9 +43,10 @@ def _processor():
 
 
 def write_results(name, table, **more):
-    """Write benchmarks/results/<name>.csv: a table of COLUMNS; `benchmark` and `versions` are filled in.
+    """Write benchmarks/results/<name>.csv, a table of COLUMNS, and docs/benchmarks.md anew.
 
-    table: DataFrame with case, method, metric, value, unit and, if known, n and spread; more: see `versions`.
+    table: DataFrame with case, method, metric, value, unit and, if known, n and spread; `benchmark` and
+    `versions` (see there for `more`) are filled in.
     Values are rounded to four digits. Raises ValueError when a column is missing. Returns the path.
     """
     table = pd.DataFrame(table).assign(benchmark=name, versions=versions(**more))
@@ -59,6 +60,7 @@ def write_results(name, table, **more):
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.csv"
     table[list(COLUMNS)].to_csv(path, index=False)
+    tables(RESULTS, DOCS)
     return path
 
 
@@ -110,7 +112,7 @@ in environments of their own (`envs/peers/*.txt`, made by `make bench`).
 """
 
 
-def tables(results=RESULTS, docs=DOCS):
+def tables(results, docs):
     """Write docs/benchmarks.md: per benchmark and metric a table of cases (rows) and methods (columns)."""
     parts = [_INTRO]
     for path in sorted(Path(results).glob("*.csv")):
@@ -154,4 +156,4 @@ def _number(value):
 if __name__ == "__main__":
     if sys.argv[1:] != ["tables"]:
         sys.exit("usage: python -m benchmarks.core tables")
-    print(tables())
+    print(tables(RESULTS, DOCS))

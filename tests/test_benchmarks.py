@@ -9,6 +9,7 @@ from benchmarks import core
 
 def test_results_have_the_common_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(core, "RESULTS", tmp_path)
+    monkeypatch.setattr(core, "DOCS", tmp_path / "benchmarks.md")
     rows = pd.DataFrame([("small", "ours", "speed", 123456.7, "spectra/s")])
     rows.columns = ["case", "method", "metric", "value", "unit"]
     table = pd.read_csv(core.write_results("toy", rows, peer="1.2"))
@@ -30,7 +31,7 @@ def test_tables_are_made_from_the_results(tmp_path):
 def test_docs_tables_are_fresh(tmp_path):
     if not core.DOCS.exists():
         pytest.skip("docs/benchmarks.md is not made yet: python -m benchmarks.core tables")
-    fresh = core.tables(docs=tmp_path / "benchmarks.md").read_text()
+    fresh = core.tables(core.RESULTS, tmp_path / "benchmarks.md").read_text()
     assert core.DOCS.read_text() == fresh, "run python -m benchmarks.core tables"
 
 
