@@ -4,9 +4,8 @@
    spectrum, then a histogram of their positions) say where lines are. An element is a candidate when a pulse
    sits at the main line of one of its groups.
 2. On the sum spectrum, forward-backward selection of elements (likelihood.explain) under shape errors.
-3. On cluster sums, and on the sum of the spectra in which a candidate stands out most, the same for what
-   the sum spectrum does not need: an element of a few pixels. Those spectra are chosen by one half of their
-   counts (binomial thinning) and judged by the other half, so that the choice does not bias the judgement.
+3. On the sum of each cluster of similar pixels, the same for what the sum spectrum does not need: an
+   element of a few pixels.
 4. What was chosen must look like its element: no shift, no other width, no strong line missing. Diffraction,
    humps of the continuum, sum and escape peaks do not pass.
 """

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from .background import snip, spline_basis
-from .likelihood import Columns, explain, whiten
+from .likelihood import Columns, explain
 from .shapes import PIXEL_COMMON, PIXEL_RATIO
 
 MAX_SHIFT, MAX_WIDENING, MAX_MISSING = 0.35, 0.6, 0.6  # see Model.fault
@@ -167,8 +167,9 @@ class Model:
         while True:
             fit = explain(y, columns, left, self.sigma_bin, tau, self.settings.eps, forced=forced)
             new = [e for e in fit.chosen if e not in forced]
-            misfit = self.misfit(y, columns, fit, new)
-            faults = {e: self.fault(y, columns, fit, e) for e in new}
+            residual = self.residual(y, columns, fit)
+            misfit = self.misfit(fit, residual, new)
+            faults = {e: self.fault(fit, residual, e) for e in new}
             for e in new:
                 if not faults[e] and fit.statistic[e] < tau * misfit[e]:
                     faults[e] = f"the misfit around its lines is {misfit[e]:.1f} times the expected"
@@ -188,53 +189,50 @@ class Model:
         fit = explain(y, columns, known, self.sigma_bin, np.inf, self.settings.eps, forced=inside)
         return fit.statistic
 
-    def misfit(self, y, columns, fit, elements):
-        """{element: mean square of the standardised residual where the element shows, at least 1}."""
-        if not elements:
-            return {}
+    def residual(self, y, columns, fit):
+        """(bin,) what the model leaves, after the most probable shape errors."""
         E, r = columns.errors(fit.area), y - fit.mu
         weighted = E / fit.variance[:, None]
-        r = r - E @ np.linalg.solve(np.eye(E.shape[1]) + E.T @ weighted, weighted.T @ r)
-        square = r**2 / fit.variance
+        return r - E @ np.linalg.solve(np.eye(E.shape[1]) + E.T @ weighted, weighted.T @ r)
+
+    def spectrum_of(self, fit, element):
+        owned = np.array([n.split("-")[0] == element for n in self.library.names])
+        return self.shapes[:, owned] @ fit.area[owned]
+
+    def misfit(self, fit, residual, elements):
+        """{element: mean square of the standardised residual where the element shows, at least 1}."""
         around = 2 * int(3 * np.median(self.sigma_bin) + 1) + 1
-        square = uniform_filter1d(square, around, mode="nearest")
+        square = uniform_filter1d(residual**2 / fit.variance, around, mode="nearest")
         found = {}
         for e in elements:
-            owned = np.array([n.split("-")[0] == e for n in self.library.names])
-            weight = (self.shapes[:, owned] @ fit.area[owned]) ** 2 / fit.variance
+            weight = self.spectrum_of(fit, e) ** 2 / fit.variance
             found[e] = max(float(weight @ square / max(weight.sum(), 1e-300)), 1.0)
         return found
 
-    def fault(self, y, columns, fit, element):
+    def fault(self, fit, residual, element):
         """Why a chosen element does not look like itself, or "".
 
-        Signed columns are added to the model: the derivative of the element's spectrum along the axis, the
-        second derivative, and every peak but the largest by itself. Their amplitudes are the shift and half
-        the growth of the variance in units of the peak's sigma, and the relative error of each peak. They
-        must not exceed MAX_SHIFT, MAX_WIDENING, MAX_MISSING by more than 2 of their own sigmas.
+        The residual is fitted by the element's spectrum, its derivative along the axis, its second
+        derivative, and every peak but the largest by itself. The amplitudes are the shift and half the growth
+        of the variance in units of the peak's sigma, and the relative error of each peak. They must not
+        exceed MAX_SHIFT, MAX_WIDENING, MAX_MISSING by more than 2 of their own sigmas.
         """
-        owned = np.array([n.split("-")[0] == element for n in self.library.names])
-        spectrum = self.shapes[:, owned] @ fit.area[owned]
+        spectrum = self.spectrum_of(fit, element)
         if spectrum.max() <= 0:
             return ""
+        pieces = peaks_of(spectrum)
         slope = -np.gradient(spectrum) * self.sigma_bin
         wider = np.gradient(np.gradient(spectrum)) * self.sigma_bin**2
-        pieces = peaks_of(spectrum)
-        active = np.flatnonzero(fit.amount > 0)
-        X = np.column_stack([columns.X[:, active], slope, wider, *(p for _, p in pieces)])
-        extended = Columns(X, None, np.zeros((len(fit.area), X.shape[1])), lambda _: columns.errors(fit.area))
-        gram, project, _ = whiten(extended, fit.variance, np.zeros(X.shape[1]))
-        scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        covariance = np.linalg.pinv(gram * np.outer(scale, scale), rcond=1e-10, hermitian=True)
-        covariance *= np.outer(scale, scale)
-        value, sigma = covariance @ project(y), np.sqrt(np.diag(covariance))
-        value, sigma = value[len(active) :], sigma[len(active) :]
-        if sigma[0] < 1 and abs(value[0]) - MAX_SHIFT > 2 * sigma[0]:
+        root = np.sqrt(fit.variance)
+        X = np.column_stack([slope, wider, *(p for _, p in pieces), spectrum]) / root[:, None]
+        covariance = np.linalg.pinv(X.T @ X, rcond=1e-12, hermitian=True)
+        value, sigma = covariance @ (X.T @ (residual / root)), np.sqrt(np.diag(covariance))
+        if abs(value[0]) - MAX_SHIFT > 2 * sigma[0]:
             return f"shifted by {value[0]:.2f} of a peak's sigma"
-        if sigma[1] < 1 and value[1] - MAX_WIDENING > 2 * sigma[1]:
+        if value[1] - MAX_WIDENING > 2 * sigma[1]:
             return f"too wide: variance larger by {2 * value[1]:.1f} of a peak's"
         for (top, _), v, s in zip(pieces, value[2:], sigma[2:]):
-            if s < 0.2 and -v - MAX_MISSING > 2 * s:  # a peak that the rest of the model cannot imitate
+            if s < 0.3 and -v - MAX_MISSING > 2 * s:
                 return f"line at {self.energy[top]:.2f} keV is missing ({1 + v:.1f} of what is expected)"
         return ""
 

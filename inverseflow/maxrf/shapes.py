@@ -115,6 +115,7 @@ PRIOR = {
 }
 # The same for the strengths of the lines of one group, as natural logarithms.
 RATIO_PRIOR = {"K": 0.03, "L": 0.05, "M": 0.2}  # each bundle of lines by itself: fundamental parameters
+WEAK_LINE = 0.003  # the same for all bundles, as a share of the group: tables differ most for weak lines
 VACANCY_PRIOR = 0.25  # each subshell of an L group: it depends on the spectrum of the tube
 SLOPE_PRIOR = 0.8  # power of energy: absorption in the object, at most about 2.8 in a thick one
 
@@ -161,8 +162,11 @@ def ratio_vectors(group, response):
     if bundle.max() == 0:
         return np.zeros((0, len(bundle)))
     energy = np.asarray(group.energy_kev)
+    weight = np.asarray(group.ratio) * response.efficiency(energy)
+    share = np.bincount(bundle, weight / weight.sum())
+    sigma = np.hypot(RATIO_PRIOR[group.shell], np.minimum(WEAK_LINE / share, 1.0))
     vectors = [SLOPE_PRIOR * np.log(energy / group.main_kev)]
-    vectors += [RATIO_PRIOR[group.shell] * (bundle == b) for b in range(bundle.max() + 1)]
+    vectors += [sigma[b] * (bundle == b) for b in range(bundle.max() + 1)]
     if group.shell == "L":
         subshell = vacancies(group)
         vectors += [VACANCY_PRIOR * (subshell == k) for k in (1, 2, 3) if (subshell == k).any()]

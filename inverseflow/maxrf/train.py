@@ -157,7 +157,7 @@ def sum_peaks(response, summary):
 # ------------------------------------------------------------------------------------------------- refinement
 
 
-def refine(library, calibration, summary, settings, rounds=4):
+def refine(library, calibration, summary, settings, rounds=3):
     """Refine the shapes of a library to a scan; returns (library, Shape, card).
 
     Alternates areas <-> shape parameters on the sum spectrum and the cluster sums: for the parameters of
@@ -179,23 +179,41 @@ def refine(library, calibration, summary, settings, rounds=4):
     strong = [n for n, a, s in zip(library.names, fit.area, fit.sigma) if n in used and a > 20 * s]
     vectors = {n: v for n in strong if len(v := ratio_vectors(groups[n], nominal))}
     own = [(n, i) for n, v in vectors.items() for i in range(len(v))]
-    at = np.zeros(len(PRIOR) + len(own))  # where the parameters are, in prior sigmas from theory
-    misfits = []
-    for k in range(rounds + 1):
-        some = spectra if k >= rounds // 2 else spectra[:1]
-        H, g, misfit = _normal_equations(library, shape, groups, nominal, used, own, some, settings)
-        misfits.append(misfit)
-        if k == rounds:
-            break
-        step = np.clip(np.linalg.solve(H + np.eye(len(at)), g - at), -3, 3)
-        at = at + step
-        for name, d in zip(PRIOR, step):
-            shape = shape.moved(name, d)
+
+    def drawn(at):
+        """Shape and library at parameters `at`, in prior sigmas from theory."""
+        new = Shape(nominal)
+        for name, t in zip(PRIOR, at):
+            new = new.moved(name, t)
         log_ratio = {n: np.zeros(v.shape[1]) for n, v in vectors.items()}
         for (n, i), t in zip(own, at[len(PRIOR) :]):
             log_ratio[n] = log_ratio[n] + t * vectors[n][i]
-        shape = replace(shape, log_ratio=log_ratio)
-        library = with_shapes(library, shape, {n: groups[n] for n in used})
+        new = replace(new, log_ratio=log_ratio)
+        return new, with_shapes(library, new, {n: groups[n] for n in used})
+
+    def equations(shape, drawn_library, some):
+        return _normal_equations(drawn_library, shape, groups, nominal, used, own, some, settings)
+
+    at = np.zeros(len(PRIOR) + len(own))
+    misfits = []
+    for some in (spectra[:1], spectra):  # the clusters also tell what varies, but need a good start
+        H, g, misfit, cost = equations(*drawn(at), some)
+        misfits.append(misfit)
+        for _ in range(rounds):
+            step = np.clip(np.linalg.solve(H + np.eye(len(at)), g - at), -3, 3)
+            for size in (1.0, 0.3, 0.1):
+                trial = at + size * step
+                H_new, g_new, misfit_new, cost_new = equations(*drawn(trial), some)
+                if cost_new + trial @ trial < cost + at @ at:
+                    break
+            else:
+                break
+            small = cost + at @ at - cost_new - trial @ trial < 1.0
+            at, H, g, misfit, cost = trial, H_new, g_new, misfit_new, cost_new
+            misfits.append(misfit)
+            if small:
+                break
+    shape, _ = drawn(at)
     left = np.sqrt(np.diag(np.linalg.inv(H + np.eye(len(at)))))
     library = with_shapes(library, shape, groups)
     names = [*PRIOR, *(f"{n}:{'slope' if i == 0 else i - 1}" for n, i in own)]
@@ -238,15 +256,15 @@ def explain_spectrum(library, spectrum, settings, threshold, errors=None, limits
 
 
 def _normal_equations(library, shape, groups, nominal, used, own, spectra, settings):
-    """Gauss-Newton matrix and gradient of the shape parameters, areas projected out, and the misfit per
-    channel.
+    """Gauss-Newton matrix and gradient of the shape parameters, areas projected out; chi-square per channel
+    (mean over the spectra) and in all.
     """
     library = library.subset(used)
     errors = ShapeErrors(library, shape, groups, nominal)
     channel = np.arange(library.first, library.last + 1)
     sigma = library.response.sigma_channel(channel)
     n_par = len(PRIOR) + len(own)
-    H, g, misfit = np.zeros((n_par, n_par)), np.zeros(n_par), 0.0
+    H, g, misfit, cost = np.zeros((n_par, n_par)), np.zeros(n_par), 0.0, 0.0
     for k, spectrum in enumerate(spectra):
         columns = element_columns(library, spectrum, own_pairs=k > 0)
         y = spectrum[channel]
@@ -267,7 +285,8 @@ def _normal_equations(library, shape, groups, nominal, used, own, spectra, setti
         H += E.T @ E
         g += E.T @ r
         misfit += float(r @ r) / len(r)
-    return H, g, misfit / len(spectra)
+        cost += float(r @ r)
+    return H, g, misfit / len(spectra), cost
 
 
 # ------------------------------------------------------------------------------------------------- thresholds
