@@ -1,8 +1,10 @@
 """A real SLURM on this machine alone, and the runs of snakemake that the tests look at."""
 
+import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,12 @@ CONFIG = {
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
 
 
+def end_with_the_tests():
+    """Ask Linux to kill this process when the one that started it is gone, however that ended."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Snakemake:
     """snakemake in a copy of the project, in the background: runs that mostly wait do so together."""
 
@@ -34,7 +42,9 @@ class Snakemake:
         self.folder, self.text = folder, folder / "snakemake.txt"
         with self.text.open("w") as text:
             command = [sys.executable, "-m", "snakemake", *args]
-            self.process = subprocess.Popen(command, cwd=folder, stdout=text, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdout=text, stderr=subprocess.STDOUT, preexec_fn=end_with_the_tests
+            )
 
     def __truediv__(self, name):
         return self.folder / name
