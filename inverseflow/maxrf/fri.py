@@ -682,7 +682,8 @@ def detect_spectra(spectra, background, sigma, channel0=0.0, rules=DEFAULT, shap
     sigma = _axis(sigma, n, "sigma", 0.7)
     if spectra.dtype.kind == "f" and not (np.isfinite(spectra).all() and (spectra >= 0).all()):
         raise ValueError("spectra hold negative or non-finite counts; clip them at 0 before the detection")
-    plan = _plan(sigma, shape, rules.window, rules.shift)
+    with _one_thread():
+        plan = _plan(sigma, shape, rules.window, rules.shift)
     hats = _broken_lines(plan.u, rules.background_factors) * background
     known = background if rules.background_factors == 0 else np.zeros(n)
     found, factors = [], []
@@ -708,7 +709,8 @@ def locate(y, background, sigma, k, channel0=0.0, rules=DEFAULT, shape=None, ref
     y = np.asarray(y, float)
     shape = gaussian_shape() if shape is None else shape
     background, sigma = _axis(background, len(y), "background", 0.0), _axis(sigma, len(y), "sigma", 0.7)
-    plan = _plan(sigma, shape, 1e9, 5e8)
+    with _one_thread():
+        plan = _plan(sigma, shape, 1e9, 5e8)
     if not 0 < k < plan.n_moments[0]:
         most = plan.n_moments[0] - 1
         raise ValueError(
