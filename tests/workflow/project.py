@@ -87,7 +87,7 @@ class Run:
         (self.dir / "config/config.yaml").write_text(yaml.safe_dump(config))
 
 
-def clone(folder):
+def clone(folder, source=ROOT):
     """A fresh copy of the project with three tiny recordings: one simulated, a Zarr folder, a file."""
     from inverseflow.maxrf.settings import SimulateSettings
     from inverseflow.maxrf.synthetic import painting
@@ -95,10 +95,10 @@ def clone(folder):
     folder.mkdir(parents=True)
     skip = shutil.ignore_patterns("*.pyc")  # what numba has compiled comes along: half a minute less
     for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=skip)
+        if (source / part).is_dir():
+            shutil.copytree(source / part, folder / part, ignore=skip)
         else:
-            shutil.copy(ROOT / part, folder / part)
+            shutil.copy(source / part, folder / part)
     (folder / "raw").mkdir()
     scan = painting(SimulateSettings(**SAMPLES["made"]["simulate"] | {"seed": 5}))
     counts = scan[["counts"]].chunk({"row": 3})
