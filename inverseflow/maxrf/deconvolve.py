@@ -19,7 +19,7 @@ import xarray as xr
 from inverseflow.core.prox import prox_tv
 from inverseflow.core.stores import COMPRESSOR, resumable
 
-from .kernels import bin_channels, nnls_common, nnls_each
+from .kernels import bin_channels, nnls_common, nnls_each, own_weights, pearson, weighted
 
 BATCH = 1024  # spectra at a time: their temporaries stay in the cache
 WEIGHT_BINS = 2  # bins that share one weight in the Gram matrices of the pixels
@@ -35,7 +35,8 @@ class Fit:
     edges (b + 1,): channel of each bin; shapes (b, k); weight (b,): 1/counts of the mean spectrum;
     gram, inverse (k, k): S'WS and its inverse; projector (k, b): (S'WS)^-1 S'W;
     products (b / WEIGHT_BINS, k (k + 1) / 2): outer products of the templates, packed;
-    leakage (mode, k, k): area of template i that a one-sigma shape error of template j imitates, per count.
+    leakage (mode, k, k): area of template i that a one-sigma shape error of template j imitates, per count;
+    the first n_common modes act alike in all templates, the others in each by itself.
     """
 
     names: tuple
@@ -46,7 +47,8 @@ class Fit:
     gram: np.ndarray
     projector: np.ndarray
     products: np.ndarray | None
-    leakage: np.ndarray | None
+    leakage: np.ndarray
+    n_common: int
 
 
 def bin_edges(response, first, last, bin_sigma):
@@ -84,12 +86,14 @@ def prepare(library, weights="poisson", bin_sigma=0.5):
             f"drop elements whose lines coincide from {list(library.names)}"
         )
     projector = np.linalg.solve(gram, shapes.T * weight)
-    products = leakage = None
+    modes = np.zeros((0, *shapes.shape))
+    if library.nuisance is not None and len(library.nuisance):
+        modes = np.stack([binned(mode) for mode in library.nuisance])
+    n_common = (library.thresholds or {}).get("common_modes", len(modes))
+    products = None
     if weights == "poisson":
         i, j = np.tril_indices(len(library.names))
         products = (shapes[:, i] * shapes[:, j]).reshape(-1, WEIGHT_BINS, i.size).sum(1)
-    if library.nuisance is not None:
-        leakage = np.stack([projector @ binned(mode) for mode in library.nuisance])
     as_float = partial(np.ascontiguousarray, dtype=np.float32)
     return Fit(
         names=library.names,
@@ -100,7 +104,8 @@ def prepare(library, weights="poisson", bin_sigma=0.5):
         gram=as_float(gram),
         projector=as_float(projector),
         products=None if products is None else as_float(products),
-        leakage=None if leakage is None else as_float(leakage),
+        leakage=as_float(projector @ modes),
+        n_common=n_common,
     )
 
 
@@ -119,38 +124,30 @@ def fit_spectra(fit, counts):
 
 def _fit_batch(fit, counts):
     y = bin_channels(counts, fit.edges)
-    area = y @ fit.projector.T  # unconstrained, the start of coordinate descent
-    z = np.ascontiguousarray((y * fit.weight @ fit.shapes).T)
-    area = np.ascontiguousarray(np.maximum(area, 0).T)
-    area = np.ascontiguousarray(nnls_common(fit.gram, z, area, 500, TOLERANCE).T)
+    z = y @ (fit.weight[:, None] * fit.shapes)
+    start = np.linalg.solve(fit.gram, z.T)  # without the bound; only to start from
+    area = nnls_common(fit.gram, np.ascontiguousarray(z.T), np.maximum(start, 0), 500, TOLERANCE)
+    area = np.ascontiguousarray(area.T)
+    expected, floor = area @ fit.shapes.T, 1 / fit.weight
     if fit.products is None:
         variance = y @ (fit.projector**2).T  # of a linear estimate; unbiased as y estimates its own mean
     else:
-        weight = 1 / _expected(fit, area, y, 0.1)
-        shared = weight.reshape(len(y), -1, WEIGHT_BINS).mean(2)
-        gram = shared @ fit.products
-        z = (np.repeat(shared, WEIGHT_BINS, axis=1) * y) @ fit.shapes
-        variance = np.empty_like(area)
-        nnls_each(gram, z, area, variance, 500, TOLERANCE)
+        weight = own_weights(expected, y, floor, np.float32(0.1), WEIGHT_BINS)
+        z, variance = weighted(weight, y, WEIGHT_BINS) @ fit.shapes, np.empty_like(area)
+        nnls_each(weight @ fit.products, z, area, variance, 500, TOLERANCE)
+        expected = area @ fit.shapes.T
     systematic = np.zeros_like(area)
-    if fit.leakage is not None:
-        for mode in fit.leakage:
-            systematic += (area @ mode.T) ** 2
-    expected = _expected(fit, area, y, 0.02)
+    for mode in fit.leakage[: fit.n_common]:
+        systematic += (area @ mode.T) ** 2
+    if len(fit.leakage) > fit.n_common:
+        systematic += area**2 @ (fit.leakage[fit.n_common :] ** 2).sum(0).T
     freedom = max(fit.shapes.shape[0] - fit.shapes.shape[1], 1)
     return {
         "area": area,
         "sigma": np.sqrt(variance + systematic),
         "significance": significance(area, variance, systematic),
-        "chi2": ((y - expected) ** 2 / expected).sum(1) / freedom,
+        "chi2": pearson(expected, y, floor, np.float32(0.02)) / freedom,
     }
-
-
-def _expected(fit, area, y, least):
-    """S a, but at least that share of the mean spectrum at the counts of the pixel."""
-    floor = 1 / fit.weight
-    share = np.maximum(y.sum(1, keepdims=True), 1) / floor.sum()
-    return np.maximum(area @ fit.shapes.T, least * share * floor)
 
 
 def significance(area, variance, systematic=0.0):
