@@ -13,7 +13,9 @@ STAGES := fingerprints summaries calibrations libraries elements maps all
 
 run: $(VENV)/.done
 	set -e; for stage in $(STAGES); do $(SM) $$stage; done
-	$(SM) --report results/report.html
+	@# every job writes its log: without a newer one the report is that of these results
+	test -e results/report.html && test -z "$$(find logs -newer results/report.html -type f)" \
+		|| $(SM) --report results/report.html
 
 test: $(VENV)/.done
 	$(BIN)/ruff check .
@@ -21,6 +23,10 @@ test: $(VENV)/.done
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SM) --lint
 	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.done .peers/pymca/.done
+	set -e; for name in fri maxrf scale; do $(BIN)/python -m benchmarks.$$name; done
+	$(BIN)/python -m benchmarks.core tables
 
 env: $(VENV)/.done
 
@@ -30,4 +36,10 @@ $(VENV)/.done: pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[slurm,test]'
 	touch $@
 
-.PHONY: run test env
+.peers/%/.done: envs/peers/%.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.PHONY: run test bench env
+.PRECIOUS: .peers/%/.done
