@@ -181,16 +181,19 @@ def element_table(model, results, pulses):
 
 
 def assign(pulses, model, results):
-    """The pulses with the group that gives most of the model at their position in column `assigned`."""
-    library = model.library
-    pulses = pulses.copy()
-    area = np.max([r.fit.area for r in results.values()], axis=0)
-    mean = results["mean"].fit.area
-    use = np.where(mean > 0, mean, area) * np.array([k != "background" for k in library.kinds])
-    height = np.asarray(library.shapes, float) * use
-    for i, row in pulses.iterrows():
-        n = int(np.clip(round(row["channel"]), 0, len(height) - 1))
-        best = int(np.argmax(height[n]))
-        if height[n, best] > 0.2 * height[n].sum() > 0 and height[n, best] > 1e-4 * height[:, best].max():
-            pulses.at[i, "assigned"] = library.names[best]
-    return pulses
+    """The pulses with, in column `assigned`, the group that gives most of the model at their position.
+
+    "" where the model of that spectrum holds less than 0.3 of the pulse's height (for the maximum and the
+    high quantile, which have no model, the sum's is taken whatever its height).
+    """
+    library, groups = model.library, ~model.library.is_background
+    shapes, mean = np.asarray(library.shapes, float), results["mean"].fit.area
+    names = []
+    for row in pulses.itertuples():
+        own = results.get(row.spectrum)
+        n = int(np.clip(round(row.channel), 0, len(shapes) - 1))
+        there = shapes[n] * (mean if own is None else own.fit.area) * groups
+        height = row.area / (np.sqrt(2 * np.pi) * library.response.sigma_channel(row.channel))
+        claimed = there.sum() > (0 if own is None else 0.3 * height)
+        names.append(library.names[int(np.argmax(there))] if claimed else "")
+    return pulses.assign(assigned=names)

@@ -334,7 +334,8 @@ def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
     from .settings import CalibrateSettings, DetectSettings, SummarizeSettings, TrainSettings
     from .summarize import summarize
 
-    tests, pixel, origins = [], {level: [] for level in counts}, set()
+    check_counts = 1e4 if 1e4 in counts else counts[0]
+    tests, check, pixel, origins = [], {}, {level: [] for level in counts}, set()
     for level, scan, present, absent, origin in training_scans(data_dir, seed, counts, n_seeds, size):
         origins.add(origin)
         summary = summarize(scan, SummarizeSettings())
@@ -342,7 +343,7 @@ def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
         model = Model(library, DetectSettings())
         for name, spectrum in evidence_spectra(summary).items():
             found = model.absent_statistics(spectrum, present, name != "mean")
-            tests += [(spectrum.sum(), statistic) for statistic in found.values()]
+            tests += [(spectrum.sum(), statistic, level) for statistic in found.values()]
         if absent is None:
             absent = [n for n in UNLIKELY if n in library.names and n.split("-")[0] not in present]
         used = [n for n in library.names if n in absent or n.split("-")[0] in present]
@@ -350,7 +351,15 @@ def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
         spectra = scan.values.reshape(-1, scan.shape[-1])
         columns = [fit.names.index(n) for n in absent if n in fit.names]
         pixel[level].append(fit_spectra(fit, spectra)["significance"][:, columns].ravel())
-    total, statistic = np.array(tests).T
+        if level == check_counts and not check:
+            values = [t for _, t, c in tests if c == level]
+            check = {
+                "counts": level,
+                "seed": seed,
+                "statistic_quantiles": np.quantile(values, [0.9, 0.99]).round(3).tolist(),
+                "false_positive": round(float((pixel[level][0] > 3.0).mean()), 5),
+            }
+    total, statistic, _ = np.array(tests).T
     wanted = dict(zip(COUNTS, FALSE_POSITIVES))
     limits = [float(np.quantile(np.concatenate(pixel[c]), 1 - wanted.get(c, 0.005))) for c in counts]
     limits = np.maximum.accumulate(np.maximum(limits, 2.5))  # less is more noise, never a better template
@@ -364,6 +373,7 @@ def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
             "scans": len(counts) * n_seeds,
             "spectra_per_scan": size * size,
             "tests": len(statistic),
+            "check": check,
             "false_positives": [wanted.get(c, 0.005) for c in counts],
             "curve": [
                 {
