@@ -58,7 +58,7 @@ class Library:
         return self.names.index(name)
 
     def subset(self, names):
-        """The library with these elements, and everything that is no element (scatter, sum peaks, continuum)."""
+        """The library with these elements, and all that is no element: scatter, sum peaks, continuum."""
         missing = sorted(set(names) - set(self.names))
         if missing:
             raise ValueError(f"no template for {missing}; the library has {list(self.names)}")
