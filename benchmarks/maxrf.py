@@ -20,6 +20,7 @@ import argparse
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -30,10 +31,11 @@ import pandas as pd  # noqa: E402
 from scipy.ndimage import uniform_filter  # noqa: E402
 
 from benchmarks.core import measured, peer_python, write_results  # noqa: E402
-from inverseflow.maxrf import baselines, evaluate, synthetic  # noqa: E402
+from inverseflow.maxrf import baselines, evaluate, semi_real, synthetic  # noqa: E402
 from inverseflow.maxrf.calibrate import calibrate  # noqa: E402
 from inverseflow.maxrf.deconvolve import fit_spectra, prepare  # noqa: E402
 from inverseflow.maxrf.detect import detect  # noqa: E402
+from inverseflow.maxrf.large_scan import write_large  # noqa: E402
 from inverseflow.maxrf.read import open_scan  # noqa: E402
 from inverseflow.maxrf.settings import (  # noqa: E402
     CalibrateSettings,
@@ -97,9 +99,9 @@ def accuracy(data_dir, python, n_row=40, n_col=50):
     """Rows of the accuracy table: the judge is the test half of the semi-real set."""
     rows = []
     for level in LEVELS:
-        data = synthetic.semi_real(data_dir, synthetic.SemiReal(n_row, n_col, counts=level))
+        data = semi_real.semi_real(data_dir, semi_real.SemiReal(n_row, n_col, counts=level))
         summary, calibration, full = learn(data)
-        library = listed(full, synthetic.FAMILIES)
+        library = listed(full, semi_real.FAMILIES)
         counts = data.counts.values.reshape(-1, data.sizes["channel"])
         truth = data.area.values.reshape(data.sizes["group"], -1).T
         case, groups = f"semi-real, {level:g} counts", list(library.groups)
@@ -115,7 +117,7 @@ def accuracy(data_dir, python, n_row=40, n_col=50):
         area, sigma, claimed = (_spread(x, chosen.groups, groups) for x in (area, sigma, claimed))
         label = "inverseflow, whole chain"
         rows += _accuracy_rows(case, label, area, sigma, claimed, groups, data, truth, library, bound)
-        wrong = {g.split("-")[0] for g in found} - {g.split("-")[0] for g in synthetic.PRESENT}
+        wrong = {g.split("-")[0] for g in found} - {g.split("-")[0] for g in semi_real.PRESENT}
         print(
             f"{case}: found {sorted({g.split('-')[0] for g in found})}, not there: {sorted(wrong)}",
             flush=True,
@@ -134,7 +136,7 @@ def _spread(values, groups, wanted):
 
 def _accuracy_rows(case, method, area, sigma, claimed, groups, data, truth, library, bound):
     present = [str(g) for g in data.group.values]
-    scores = evaluate.detection_scores(claimed, groups, truth, present, synthetic.ABSENT)
+    scores = evaluate.detection_scores(claimed, groups, truth, present, semi_real.ABSENT)
     rows = [
         (case, method, "recall of elements", scores["recall"], "1", len(area)),
         (case, method, "recall of line groups", scores["group_recall"], "1", len(area)),
@@ -255,14 +257,13 @@ def speed(python, n_row=300, n_col=300):
     fit: from counts in memory to areas and errors. file to maps: ours as the workflow runs it, from the
     scan on disk to the maps on disk, compiling included. Peak memory of PyMca holds the scan as an array.
     """
-    size = synthetic.Large(n_row, n_col, 2048, 10_000.0, (40, 40), 1)
-    rows, n = [], n_row * n_col
+    size, rows, n = synthetic.Size(n_row, n_col, 2048, 10_000.0, 1), [], n_row * n_col
     with tempfile.TemporaryDirectory() as folder:
-        path = synthetic.write_large(Path(folder, "scan"), size)
-        base = synthetic.painting(synthetic.Size(40, 40, 2048, 10_000.0, 1))
+        path = write_large(Path(folder, "scan"), size, base=(40, 40))
+        base = synthetic.painting(replace(size, n_row=40, n_col=40))
         _, _, full = learn(base)
         strong = [str(g) for g in base.group.values if g in full.names]
-        others = [n for n in synthetic.FAMILIES if n in full.names and n not in strong]
+        others = [n for n in semi_real.FAMILIES if n in full.names and n not in strong]
         library = listed(full, [*strong, *others][:ALL_FAMILIES])
         library.save(Path(folder, "library.npz"))
         case = f"{n:,} spectra of 2048 channels, {sum(k == 'element' for k in library.kinds)} families"

@@ -20,7 +20,8 @@ import pandas as pd
 import yaml
 
 from benchmarks.core import write_results
-from inverseflow.maxrf.synthetic import Large, write_large
+from inverseflow.maxrf.large_scan import write_large
+from inverseflow.maxrf.synthetic import Size
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("fingerprint", "summarize", "calibrate", "train", "detect", "deconvolve")
@@ -32,29 +33,17 @@ def run(folder, gigabytes):
     n_col = 1000
     n_row = round(gigabytes * 1e9 / (2 * N_CHANNEL * n_col))
     start = time.time()
-    path = write_large(folder / f"scan_{gigabytes:g}", Large(n_row, n_col, N_CHANNEL))
+    path = write_large(folder / f"scan_{gigabytes:g}", Size(n_row, n_col, N_CHANNEL))
     print(f"{gigabytes:g} GB written in {time.time() - start:.0f} s", flush=True)
     config = folder / "config.yaml"
     sample = {"path": str(path), "tube_kv": 50, "anode": "Rh"}
     config.write_text(
         yaml.safe_dump({"maxrf": {"samples": {"painting": None, "painting_faint": None, "large": sample}}})
     )
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--cores",
-            "1",
-            "--quiet",
-            "all",
-            "--snakefile",
-            ROOT / "Snakefile",
-        ]
-        + ["--directory", folder / "run", "--configfile", ROOT / "config/config.yaml", config]
-        + ["--", "results/maxrf/large/maps.json"],
-        check=True,
-    )
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"]
+    command += ["--snakefile", ROOT / "Snakefile", "--directory", folder / "run"]
+    command += ["--configfile", ROOT / "config/config.yaml", config]
+    subprocess.run([*command, "--", "results/maxrf/large/maps.json"], check=True)
     case, n, rows = f"{gigabytes:g} GB, {n_row} x {n_col} x {N_CHANNEL} uint16", n_row * n_col, []
     for stage in STAGES:
         log = (folder / f"run/logs/maxrf/{stage}/large.log").read_text()
@@ -80,8 +69,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for gigabytes in options.gb:
             rows += run(Path(folder), gigabytes)
-    columns = ["case", "method", "metric", "value", "unit", "n"]
-    table = pd.DataFrame(rows, columns=columns).assign(benchmark="scale", spread="")
+    table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n"])
     write_results("scale", table)
     print(table.to_string(index=False))
 

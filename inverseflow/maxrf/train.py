@@ -301,14 +301,14 @@ def training_scans(data_dir, seed, counts, n_seeds=2, size=24):
     data_dir: folder with xrf/nist_xrf_stainless (semi-real, training split: no background of the test
     split), or None: painted by `synthetic.painting`, when there are no measured spectra.
     """
-    from . import synthetic
+    from . import semi_real, synthetic
     from .settings import SimulateSettings
 
     for level in counts:
         for k in range(seed, seed + n_seeds):
             if data_dir:
-                made = synthetic.semi_real(data_dir, synthetic.SemiReal(size, size, level, "train", seed=k))
-                absent, present = synthetic.ABSENT, list(synthetic.METALS)
+                made = semi_real.semi_real(data_dir, semi_real.SemiReal(size, size, level, "train", seed=k))
+                absent, present = semi_real.ABSENT, list(semi_real.METALS)
             else:
                 made = synthetic.painting(
                     SimulateSettings(n_row=size, n_col=size, n_channel=2048, counts=level, seed=k)
