@@ -115,7 +115,7 @@ PRIOR = {
 }
 # The same for the strengths of the lines of one group, as natural logarithms.
 RATIO_PRIOR = {"K": 0.03, "L": 0.05, "M": 0.2}  # each bundle of lines by itself: fundamental parameters
-WEAK_LINE = 0.003  # the same for all bundles, as a share of the group: tables differ most for weak lines
+WEAK_LINE = 0.005  # the same for all bundles, as a share of the group: tables differ most for weak lines
 VACANCY_PRIOR = 0.25  # each subshell of an L group: it depends on the spectrum of the tube
 SLOPE_PRIOR = 0.8  # power of energy: absorption in the object, at most about 2.8 in a thick one
 
