@@ -4,7 +4,7 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.core.report import table_page
 from inverseflow.maxrf import figures
-from inverseflow.maxrf.calibrate import Calibration
+from inverseflow.maxrf.calibration import Calibration
 from inverseflow.maxrf.lines import line_groups
 from inverseflow.maxrf.settings import FiguresSettings
 from inverseflow.maxrf.templates import Library, present_groups

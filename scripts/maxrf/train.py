@@ -2,7 +2,7 @@ import xarray as xr
 
 from inverseflow.core.job import job
 from inverseflow.core.stores import write_anchor
-from inverseflow.maxrf.calibrate import Calibration
+from inverseflow.maxrf.calibration import Calibration
 from inverseflow.maxrf.settings import TrainSettings
 from inverseflow.maxrf.train import train
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from inverseflow.maxrf.calibrate import Calibration, CalibrationError, calibrate, compton_kev, find_zero_peak
+from inverseflow.maxrf.calibrate import Calibration, CalibrationError, calibrate
+from inverseflow.maxrf.calibration import compton_kev
 from inverseflow.maxrf.lines import line_groups
+from inverseflow.maxrf.peaks import find_zero_peak
 from inverseflow.maxrf.response import FWHM, Response
 from inverseflow.maxrf.settings import CalibrateSettings
 
