@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from inverseflow.maxrf import figures
+from inverseflow.maxrf import drawing, map_figures, spectrum_figures
 from inverseflow.maxrf.lines import line_groups
 from inverseflow.maxrf.response import Response
 from inverseflow.maxrf.templates import Library
@@ -56,16 +56,22 @@ def maps():
     ).assign_coords(x=("col", 500.0 * np.arange(n_col), {"units": "um"}))
 
 
+def keep_figures(monkeypatch, kept):
+    """Put figures into a list instead of writing them."""
+    for module in (map_figures, spectrum_figures):
+        monkeypatch.setattr(module, "save", lambda fig, path: kept.append(fig))
+
+
 def drawn_texts(monkeypatch, draw, kept=None):
     """All texts of the figure that `draw` saves; the figure goes to `kept`."""
     kept = [] if kept is None else kept
-    monkeypatch.setattr(figures, "_save", lambda fig, path: kept.append(fig))
+    keep_figures(monkeypatch, kept)
     draw()
     return [t.get_text() for t in kept[-1].findobj(Text) if t.get_text()]
 
 
 def test_element_sheet_shows_every_map_with_its_scales(maps, monkeypatch):
-    texts = drawn_texts(monkeypatch, lambda: figures.element_sheet(maps, "unused", title="a painting"))
+    texts = drawn_texts(monkeypatch, lambda: map_figures.element_sheet(maps, "unused", title="a painting"))
     for text in ("a painting", "Ca-K", "Fe-K", "Pb-L"):
         assert texts.count(text) == 1
     assert texts.count("counts") == 3  # on every colour bar
@@ -76,7 +82,7 @@ def test_element_sheet_shows_every_map_with_its_scales(maps, monkeypatch):
 @pytest.mark.parametrize("mark", ["none", "contour", "mask"])
 def test_element_sheet_is_the_same_file_twice(maps, tmp_path, mark):
     for name in ("a.png", "b.png"):
-        figures.element_sheet(maps, tmp_path / name, groups=["Fe-K"], mark=mark)
+        map_figures.element_sheet(maps, tmp_path / name, groups=["Fe-K"], mark=mark)
     first = (tmp_path / "a.png").read_bytes()
     assert first == (tmp_path / "b.png").read_bytes()
     assert not re.search(rb"tEXt|iTXt|tIME", first), "a date or a version would make every picture differ"
@@ -84,8 +90,8 @@ def test_element_sheet_is_the_same_file_twice(maps, tmp_path, mark):
 
 def test_the_map_is_drawn_upright_and_in_its_own_proportions(maps, monkeypatch):
     kept = []
-    monkeypatch.setattr(figures, "_save", lambda fig, path: kept.append(fig))
-    figures.element_sheet(maps, "unused", groups=["Fe-K"])
+    keep_figures(monkeypatch, kept)
+    map_figures.element_sheet(maps, "unused", groups=["Fe-K"])
     (fig,) = kept
     ax = next(a for a in fig.axes if a.images)
     assert ax.bbox.width / ax.bbox.height == pytest.approx(33 / 20, rel=1e-6)
@@ -102,9 +108,9 @@ def test_the_map_is_drawn_upright_and_in_its_own_proportions(maps, monkeypatch):
 
 def test_element_sheet_refuses_wrong_requests(maps, tmp_path):
     with pytest.raises(ValueError, match="mark must be 'none', 'contour' or 'mask', got 'both'"):
-        figures.element_sheet(maps, tmp_path / "x.png", mark="both")
+        map_figures.element_sheet(maps, tmp_path / "x.png", mark="both")
     with pytest.raises(ValueError, match="list of groups is empty"):
-        figures.element_sheet(maps, tmp_path / "x.png", groups=[])
+        map_figures.element_sheet(maps, tmp_path / "x.png", groups=[])
     assert not list(tmp_path.iterdir())
 
 
@@ -119,14 +125,14 @@ def test_element_sheet_refuses_wrong_requests(maps, tmp_path):
     ],
 )
 def test_scale_bar_is_round_and_short(n_cols, step_um, expected):
-    length, text = figures.scale_bar_length(n_cols, step_um)
+    length, text = map_figures.scale_bar_length(n_cols, step_um)
     assert (length, text) == (pytest.approx(expected[0]), expected[1])
 
 
 def test_large_maps_are_averaged_not_skipped():
     values = np.zeros((1500, 900))
     values[1499, 899] = 9  # the last pixel, in a block that is not full
-    small = figures._averaged(values)
+    small = map_figures._averaged(values)
     assert small.shape == (500, 300)
     assert small[-1, -1] == pytest.approx(1) and small.sum() == pytest.approx(1)
 
@@ -135,7 +141,7 @@ def test_mean_spectrum_labels_the_lines_where_they_are(fitted, monkeypatch):
     library, areas, mean, groups = fitted
 
     def draw():
-        figures.mean_spectrum(mean, N_SPECTRA, library, areas, "unused", groups, "simulated")
+        spectrum_figures.mean_spectrum(mean, N_SPECTRA, library, areas, "unused", groups, "simulated")
 
     texts = drawn_texts(monkeypatch, draw)
     for label in (
@@ -149,7 +155,9 @@ def test_mean_spectrum_labels_the_lines_where_they_are(fitted, monkeypatch):
         "energy (keV)",
     ):
         assert label in texts, label
-    curves, labels = figures._components(mean, N_SPECTRA, library, areas, library.shapes @ areas, groups)
+    curves, labels = spectrum_figures._components(
+        mean, N_SPECTRA, library, areas, library.shapes @ areas, groups
+    )
     place = {text: energy for energy, _, text, _, _ in labels}
     assert place["Fe Kα"] == pytest.approx(6.40, abs=0.01)  # keV, mean of Ka1 and Ka2
     assert place["Pb Lα"] == pytest.approx(10.54, abs=0.02)
@@ -160,16 +168,16 @@ def test_a_component_without_counts_has_no_label(fitted):
     library, areas, mean, groups = fitted
     areas = areas.copy()
     areas[library.index("Fe-K")] = 0
-    _, labels = figures._components(mean, N_SPECTRA, library, areas, library.shapes @ areas, groups)
+    _, labels = spectrum_figures._components(mean, N_SPECTRA, library, areas, library.shapes @ areas, groups)
     assert not [text for _, _, text, _, _ in labels if text.startswith("Fe")]
 
 
 def test_labels_keep_their_order_and_their_distance():
-    fig = figures._figure(10, 4)
+    fig = drawing.new_figure(10, 4)
     ax = fig.add_axes([0.1, 0.1, 0.8, 0.5])
     ax.set_xlim(0, 20)
     energy = np.concatenate([np.linspace(6, 6.5, 12), [1, 19.99]])
-    figures._labels_on_top(ax, [(e, 1.0, f"{e:.2f}", "k", 1.0) for e in energy])
+    spectrum_figures._labels_on_top(ax, [(e, 1.0, f"{e:.2f}", "k", 1.0) for e in energy])
     placed = [(t.get_position()[0], float(t.get_text())) for t in ax.texts]
     assert [e for _, e in sorted(placed)] == sorted(e for _, e in placed)
     assert np.diff([x for x, _ in placed]).min() > 0.149 * 20 / 8  # 0.15 inch on an axis of 8 inches
@@ -189,7 +197,10 @@ def test_labels_keep_their_order_and_their_distance():
 )
 def test_a_pulse_is_named_by_its_line(fitted, assigned, energy_kev, text, kind):
     library, _, _, groups = fitted
-    assert figures.name_pulse(assigned, energy_kev, library, {g.name: g for g in groups}) == (text, kind)
+    assert spectrum_figures.name_pulse(assigned, energy_kev, library, {g.name: g for g in groups}) == (
+        text,
+        kind,
+    )
 
 
 def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch, tmp_path):
@@ -216,7 +227,7 @@ def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch,
 
     def draw():
         spectra = {"mean": mean * N_SPECTRA}
-        figures.fri_detections(spectra, pd.DataFrame(rows), library, tmp_path / "a.png", groups)
+        spectrum_figures.fri_detections(spectra, pd.DataFrame(rows), library, tmp_path / "a.png", groups)
 
     draw()
     assert imread(tmp_path / "a.png").shape[1] > 1000
@@ -231,7 +242,7 @@ def test_fri_detections_draw_each_spectrum_and_the_clusters(fitted, monkeypatch,
 def test_an_empty_table_of_pulses_is_drawn(fitted, tmp_path):
     columns = ["spectrum", "channel", "sigma_channel", "energy_kev", "area", "sigma_area", "assigned"]
     empty = pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
-    figures.fri_detections({"mean": fitted[2]}, empty, fitted[0], tmp_path / "a.png")
+    spectrum_figures.fri_detections({"mean": fitted[2]}, empty, fitted[0], tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
@@ -265,7 +276,7 @@ def test_calibration_figure_shows_residuals_in_ev(fitted, monkeypatch):
     kept = []
 
     def draw():
-        figures.calibration_figure(calibration, N_SPECTRA, "unused", "scan")
+        spectrum_figures.calibration_figure(calibration, N_SPECTRA, "unused", "scan")
 
     texts = drawn_texts(monkeypatch, draw, kept)
     expected = {"Ca Kα1", "Fe Kα1", "Pb Lα1", "measured - table (eV)", "FWHM (eV)"}
@@ -279,13 +290,13 @@ def test_calibration_figure_shows_residuals_in_ev(fitted, monkeypatch):
 
 def test_fit_of_the_mean_finds_the_areas(fitted):
     library, areas, mean, _ = fitted
-    found = figures.fit_mean(mean, library)
+    found = spectrum_figures.fit_mean(mean, library)
     # 400 counts in 5000 spectra: one sigma of a lone line is 0.3 counts, and several columns overlap here
     assert found == pytest.approx(areas, abs=8)
 
 
 def test_residual_figure_and_quick_look(maps, fitted, tmp_path):
-    figures.residual_figure(maps, tmp_path / "residual.png", "scan")
+    map_figures.residual_figure(maps, tmp_path / "residual.png", "scan")
     mean = fitted[2]
     summary = xr.Dataset(
         {
@@ -296,15 +307,15 @@ def test_residual_figure_and_quick_look(maps, fitted, tmp_path):
         }
     )
     energy = RESPONSE.energy(np.arange(mean.size))
-    figures.quick_look(summary, tmp_path / "quick.png", energy, "scan")
-    figures.quick_look(summary, tmp_path / "channels.png", None)
+    map_figures.quick_look(summary, tmp_path / "quick.png", energy, "scan")
+    map_figures.quick_look(summary, tmp_path / "channels.png", None)
     for name in ("residual.png", "quick.png", "channels.png"):
         assert imread(tmp_path / name)[..., :3].std() > 0.05, f"{name} is blank"
 
 
 def test_picture_pages_are_a_pdf_without_a_date(maps, tmp_path):
-    figures.picture_pages(maps, tmp_path / "a.pdf", title="scan", per_page=2)
-    figures.picture_pages(maps, tmp_path / "b.pdf", title="scan", per_page=2)
+    map_figures.picture_pages(maps, tmp_path / "a.pdf", title="scan", per_page=2)
+    map_figures.picture_pages(maps, tmp_path / "b.pdf", title="scan", per_page=2)
     content = (tmp_path / "a.pdf").read_bytes()
     assert content == (tmp_path / "b.pdf").read_bytes()
     assert b"CreationDate" not in content

@@ -77,7 +77,7 @@ def test_comment_docstring_and_description_rerun_nothing(run):
 @pytest.mark.parametrize(
     "file, old, new, expected",
     [
-        ("figures.py", "_PANEL_IN = 2.35", "_PANEL_IN = 2.3", {"maxrf_figures"}),
+        ("map_figures.py", "_PANEL_IN = 2.35", "_PANEL_IN = 2.3", {"maxrf_figures"}),
         ("deconvolve.py", "maps of line groups, net counts", "maps", {"maxrf_deconvolve"}),
         ("summarize.py", "N_COMPONENTS = 16", "N_COMPONENTS = 15", {"maxrf_summarize"}),
     ],
