@@ -86,33 +86,39 @@ def find_axis(y, nominal=None, zero_peak=None):
         if len(best) == 4:
             break
     best.sort()
-    cost, (zero, gain) = best[0]
-    rest = [b for b in best[1:] if far(b[1], (zero, gain))]
-    margin = (rest[0][0] if rest else 1.0) / max(cost, 1e-6)
-    warnings = []
-    if nominal is None and (margin < 1.25 or cost > 0.6):
-        other = f" or {rest[0][1][0]:.3f} + {rest[0][1][1]:.5f} keV * channel" if rest else ""
+    least, (zero, gain) = best[0]
+    second, other = next((b for b in best[1:] if far(b[1], (zero, gain))), (1.0, None))
+    margin = second / max(least, 1e-6)
+    clear = least <= 0.6 and margin >= (1.05 if nominal else 1.25)
+    if not nominal and not clear:
+        text = f" or {other[0]:.3f} + {other[1]:.5f} keV * channel" if other else ""
         raise CalibrationError(
             "calibrate: the energy axis cannot be told from the spectrum; best guesses "
-            f"{zero:.3f} + {gain:.5f}{other}; {WAY_OUT}"
+            f"{zero:.3f} + {gain:.5f}{text}; {WAY_OUT}"
         )
-    if nominal and (cost > 0.6 or margin < 1.05):
-        warnings.append(
-            "too few clear lines to check the file's energy axis: it is kept but for small shifts"
-        )
-        zero, gain = trial(nominal[1], nominal[0])
+    warnings = []
+    if nominal and clear:
+        warnings = _compare(nominal, zero, gain, strong)
     elif nominal:
-        moved = max(abs(nominal[0] - zero + (nominal[1] - gain) * n) for n in (strong.min(), strong.max()))
-        if moved > 0.1:
-            warnings.append(
-                f"the file's energy axis {nominal[0]:.4f} + {nominal[1]:.6f} keV * channel is off by "
-                f"{moved * 1e3:.0f} eV"
-            )
-        if abs(gain / nominal[1] - 1) > 0.029:
-            warnings.append(
-                f"the gain lies at the end of the search, 3 % from the file's: check the axis or {WAY_OUT}"
-            )
-    return Response(len(y), zero, gain, noise), cost, margin, warnings
+        zero, gain = trial(nominal[1], nominal[0])
+        warnings = ["too few clear lines to check the file's energy axis: it is kept but for small shifts"]
+    return Response(len(y), zero, gain, noise), least, margin, warnings
+
+
+def _compare(nominal, zero, gain, strong):
+    """Warnings where the axis differs from the file's, in the channels `strong` with most counts."""
+    warnings = []
+    moved = max(abs(nominal[0] - zero + (nominal[1] - gain) * n) for n in (strong.min(), strong.max()))
+    if moved > 0.1:
+        warnings.append(
+            f"the file's energy axis {nominal[0]:.4f} + {nominal[1]:.6f} keV * channel is off by "
+            f"{moved * 1e3:.0f} eV"
+        )
+    if abs(gain / nominal[1] - 1) > 0.029:
+        warnings.append(
+            f"the gain lies at the end of the search, 3 % from the file's: check the axis or {WAY_OUT}"
+        )
+    return warnings
 
 
 class _AxisSearch:

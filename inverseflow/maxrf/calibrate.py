@@ -1,13 +1,12 @@
 """Energy axis, peak shape, tube and scatter of a scan, from its mean spectrum and without an element list.
 
 1. The electronic zero peak, where there is one, ties the axis to E = 0 and gives the noise.
-2. The axis is searched: on each trial axis the spectrum is written as a non-negative sum of element spectra,
-   and the axis on which the fewest explain the most wins. A nominal axis only narrows the search.
-3. The anode is the one whose Compton peaks, next to its coherent lines, explain what elements cannot.
-4. Gain, zero, noise, Fano factor, tail, shelf and escape are fitted together by weighted least squares with
-   the Poisson variances of the model; the areas of all lines and of the continuum are free (variable
-   projection). A relative model error is added to the variances until chi-square per degree of freedom is 1;
-   the one-sigma of each number comes from the covariance with it. Weak priors keep what the scan hides.
+2. The axis is searched (`axis`): on each trial axis the spectrum is written as a non-negative sum of element
+   spectra, and the axis on which the fewest explain the most wins. A nominal axis only narrows the search.
+3. The anode is the one whose Compton peaks, next to its coherent lines, explain what elements cannot
+   (`scatter`).
+4. Gain, zero, noise, Fano factor, tail, shelf and escape are fitted together with the areas of all lines and
+   of the continuum (`response_fit`). Steps 3 and 4 are done twice, the second time to the end.
 """
 
 import numpy as np
@@ -16,7 +15,7 @@ from .axis import find_axis
 from .calibration import LOWEST_KEV, TUBE_KV, WAY_OUT, Calibration, CalibrationError
 from .peaks import find_beam, find_zero_peak, fit_peak
 from .response import FWHM
-from .response_fit import LIMITS, PRIOR, Tube, fit_response
+from .response_fit import PRIOR, Tube, fit_response
 from .scatter import K_ANODES, find_scatter
 
 MIN_COUNTS = 2000  # of a spectrum that can be calibrated
@@ -33,37 +32,28 @@ def calibrate(summary, settings=None):
     when the axis cannot be told.
     """
     y, n_spectra = _total(summary)
-    nominal = _nominal(summary.attrs)
-    warnings = []
+    nominal, anode = _nominal(summary.attrs), summary.attrs.get("anode") or None
     zero_peak = find_zero_peak(y, nominal)
     photons = y.copy()
     if zero_peak:
         photons[: zero_peak["last"] + 1] = 0
-    if photons.sum() < MIN_COUNTS:
+    n_counts = float(photons.sum())
+    if n_counts < MIN_COUNTS:
         raise CalibrationError(
-            f"calibrate: the whole scan holds {photons.sum():.0f} counts, at least {MIN_COUNTS} are needed; "
+            f"calibrate: the whole scan holds {n_counts:.0f} counts, at least {MIN_COUNTS} are needed; "
             "use the calibration of another scan of this instrument (library_of)"
         )
-    beam = None if summary.attrs.get("anode") else find_beam(photons)
-    fluorescence = photons.copy()
-    if beam:  # its scatter is no line of an element
-        origin = zero_peak["channel"] if zero_peak else 0.0
-        fluorescence[int(origin + 0.8 * (beam - origin)) :] = 0
-    response, score, margin, text = find_axis(fluorescence, nominal, zero_peak)
-    if beam and find_scatter(photons, response, TUBE_KV, (float(response.energy(beam)),))[1] is None:
-        beam = None
-        response, score, margin, text = find_axis(photons, nominal, zero_peak)
-    warnings += text
+    beam = None if anode else find_beam(photons)
+    beam, (response, score, margin, warnings) = _find_axis(photons, beam, nominal, zero_peak)
     tube_kv, tube_from = _tube_kv(photons, response, summary.attrs.get("tube_kv"))
-    first = max(zero_peak["last"] + 1 if zero_peak else 0, _lower_end(photons), 0)
+    threshold = max(zero_peak["last"] + 1 if zero_peak else 0, _lower_end(photons))
 
-    anode = summary.attrs.get("anode") or None
     for final in (False, True):
-        first_fit = max(first, int(np.ceil(response.channel(LOWEST_KEV - 0.1))))
+        first = max(threshold, int(np.ceil(response.channel(LOWEST_KEV - 0.1))))
         last = _upper_end(photons, response)
-        if last - first_fit < 50:
+        if last - first < 50:
             raise CalibrationError(
-                f"calibrate: only channels {first_fit} to {last} hold counts on the axis "
+                f"calibrate: only channels {first} to {last} hold counts on the axis "
                 f"{response.zero_kev:.3f} + {response.gain_kev:.5f} keV * channel; {WAY_OUT}"
             )
         sources = (float(response.energy(beam)),) if beam else (anode,) if anode else K_ANODES
@@ -72,31 +62,23 @@ def calibrate(summary, settings=None):
             beam = float(response.channel(scatter["beam_kev"]))
             tube_kv, tube_from = scatter["beam_kev"], "spectrum"
         tube = Tube(found, scatter, tube_kv)
-        fit = fit_response(photons, response, tube, first_fit, last, zero_peak, final)
+        fit = fit_response(photons, response, tube, first, last, zero_peak, final)
         response = fit["response"]
+
+    pileup, sigma_pileup = (v / n_counts for v in fit["pileup"])
+    response = response.replace(pileup_fraction=float(pileup))
+    sigma = fit["sigma"] | {"pileup_fraction": float(sigma_pileup)}
+    prior_only = tuple(k for k, (_, s, *_) in PRIOR.items() if sigma[k] > 0.9 * s)
     if tube_from == "assumed":
         warnings.append(
             f"tube voltage not in the file and no clear end of the spectrum: {tube_kv:g} kV assumed"
         )
-    if not anode and not found and not scatter:
+    if not (anode or found or scatter):
         warnings.append("no scattered tube line recognised: anode unknown, no scatter templates")
-    n_counts = float(photons.sum())
-    pileup, sigma_pileup = (v / n_counts for v in fit["pileup"])
-    response = response.replace(pileup_fraction=float(pileup))
-    sigma = fit["sigma"] | {"pileup_fraction": float(sigma_pileup)}
-    prior_only = tuple(k for k, (_, s) in PRIOR.items() if sigma[k] > 0.9 * s)
-    for k, ends in LIMITS.items():
-        if getattr(response, k) > ends[1] - 0.02 * PRIOR[k][1]:
-            warnings.append(f"{k} lies at {ends[1]}, the end of what is allowed")
-    if prior_only:
-        warnings.append("not told by this scan, taken from any detector: " + ", ".join(prior_only))
-    if fit["model_error"] > 0.1:
-        warnings.append(
-            f"the model misses the mean spectrum by {fit['model_error']:.0%}: look at the picture"
-        )
-    window = slice(first_fit, last + 1)
-    model, continuum = np.zeros(len(y)), np.zeros(len(y))
-    model[window], continuum[window] = fit["model"], fit["continuum"]
+    warnings += _doubts(response, prior_only, fit["model_error"])
+    spectra = {"mean": y, "model": np.zeros(len(y)), "continuum": np.zeros(len(y))}
+    for name in ("model", "continuum"):
+        spectra[name][first : last + 1] = fit[name]
     return Calibration(
         response=response,
         sigma=sigma,
@@ -105,9 +87,9 @@ def calibrate(summary, settings=None):
         tube_kv=float(tube_kv),
         tube_kv_from=tube_from,
         scatter=scatter,
-        lines=tuple(_measure_lines(photons, fit, first_fit)),
+        lines=tuple(_measure_lines(photons, fit, first)),
         quality={
-            "first": int(first_fit),
+            "first": int(first),
             "last": int(last),
             "chi2": fit["chi2"],
             "model_error": fit["model_error"],
@@ -116,9 +98,33 @@ def calibrate(summary, settings=None):
             "axis_margin": float(margin),
             "zero_peak": zero_peak,
         },
-        spectra={"mean": y / n_spectra, "model": model / n_spectra, "continuum": continuum / n_spectra},
+        spectra={name: counts / n_spectra for name, counts in spectra.items()},
         warnings=tuple(warnings),
     )
+
+
+def _find_axis(photons, beam, nominal, zero_peak):
+    """(beam, result of `find_axis`): the beam (channel) is None when its Compton peak is not there."""
+    if beam:
+        origin = zero_peak["channel"] if zero_peak else 0.0
+        fluorescence = photons.copy()
+        fluorescence[int(origin + 0.8 * (beam - origin)) :] = 0  # its scatter is no line of an element
+        found = find_axis(fluorescence, nominal, zero_peak)
+        response = found[0]
+        if find_scatter(photons, response, TUBE_KV, (float(response.energy(beam)),))[1] is not None:
+            return beam, found
+    return None, find_axis(photons, nominal, zero_peak)
+
+
+def _doubts(response, prior_only, model_error):
+    """Warnings about the fitted numbers."""
+    for name, (_, sigma, _, highest) in PRIOR.items():
+        if getattr(response, name) > highest - 0.02 * sigma:
+            yield f"{name} lies at {highest}, the end of what is allowed"
+    if prior_only:
+        yield "not told by this scan, taken from any detector: " + ", ".join(prior_only)
+    if model_error > 0.1:
+        yield f"the model misses the mean spectrum by {model_error:.0%}: look at the picture"
 
 
 def _total(summary):
@@ -201,10 +207,8 @@ def _measure_lines(y, fit, first, most=15):
     for k, (label, bunch) in enumerate(fit["families"]):
         area = fit["area"][k]
         energy = sum(e * w for e, w in bunch)
-        centre, width = (
-            float(response.channel(energy)),
-            float(response.sigma_channel(response.channel(energy))),
-        )
+        centre = float(response.channel(energy))
+        width = float(response.sigma_channel(centre))
         a, b = int(centre - 2 * width) - first, int(centre + 2 * width) + 2 - first
         own = area * fit["columns"][:, k]
         if a < 0 or b > n_model or area < 30 or own[a:b].sum() < 0.6 * fit["model"][a:b].sum():

@@ -19,23 +19,13 @@ from .response import FWHM
 NUMBERS = (
     "zero_kev", "gain_kev", "noise_ev", "fano", "tail_fraction", "tail_kev", "step_fraction", "escape_scale"
 )  # fmt: skip
-# fmt: skip
-# what is known of any silicon detector (one sigma), and what is possible at all
-PRIOR = {
-    "noise_ev": (85.0, 40.0),
-    "fano": (0.115, 0.01),
-    "tail_fraction": (0.01, 0.02),
-    "tail_kev": (0.15, 0.10),
-    "step_fraction": (0.003, 0.005),
-    "escape_scale": (1.0, 0.3),
-}
-LIMITS = {
-    "noise_ev": (20.0, 400.0),
-    "fano": (0.08, 0.17),
-    "tail_fraction": (0.0, 0.25),
-    "tail_kev": (0.03, 0.5),
-    "step_fraction": (0.0, 0.02),
-    "escape_scale": (0.0, 2.0),
+PRIOR = {  # of any silicon detector: value, one sigma; lowest and highest possible
+    "noise_ev": (85.0, 40.0, 20.0, 400.0),
+    "fano": (0.115, 0.01, 0.08, 0.17),
+    "tail_fraction": (0.01, 0.02, 0.0, 0.25),
+    "tail_kev": (0.15, 0.10, 0.03, 0.5),
+    "step_fraction": (0.003, 0.005, 0.0, 0.02),
+    "escape_scale": (1.0, 0.3, 0.0, 2.0),
 }
 
 
@@ -122,8 +112,8 @@ def _fit(y, response, families, continuum, tube, first, last, zero_peak, rounds)
     data, pile, hills = y[inside], response.pileup(y)[inside], continuum[inside].T
     x = np.array([getattr(response, k) for k in NUMBERS])
     step = np.array([0.01, 1e-3 * response.gain_kev, 5.0, 0.005, 0.01, 0.05, 0.002, 0.1])
-    low = np.array([-np.inf, 0.5 * x[1], *(LIMITS[k][0] for k in NUMBERS[2:])])
-    high = np.array([np.inf, 2 * x[1], *(LIMITS[k][1] for k in NUMBERS[2:])])
+    low = np.array([-np.inf, 0.5 * x[1], *(PRIOR[k][2] for k in NUMBERS[2:])])
+    high = np.array([np.inf, 2 * x[1], *(PRIOR[k][3] for k in NUMBERS[2:])])
     if x[4] == 0:
         x[4:7] = [PRIOR[k][0] for k in NUMBERS[4:7]]
     x = np.clip(x, low + 1e-6 * step, high - 1e-6 * step)

@@ -48,19 +48,30 @@ def find_scatter(y, response, tube_kv, anodes=K_ANODES):
     return (None if isinstance(best[1], float) else best[1]), result
 
 
+def _source(response, tube_kv, anode):
+    """(name, bunches of lines, lowest, highest keV of the fit) of a tube or beam; None: no line on the axis."""
+    if isinstance(anode, float):
+        return "beam", [("beam", [(anode, 1.0)])], 0.80 * anode, 1.06 * anode
+    end = float(response.energy(response.n_channels - 1))
+    groups = line_groups(tube_kv, LOWEST_KEV, end - 0.3, [anode])
+    groups = [g for g in groups if g.shell in "KL" and g.main_kev > 4]
+    if not groups:
+        return None
+    tube = max(groups, key=lambda g: g.main_kev)
+    if tube.name in _K_NAMES:  # one region for all of them, so that they compare
+        return tube.name, split(tube, response), 14.5, 26.5
+    return tube.name, split(tube, response), 0.84 * tube.main_kev, 1.25 * tube.main_kev
+
+
 def _fit_scatter(y, response, tube_kv, anode, refine):
+    """Fit of one anode or beam, as a scatter dict with `gain` (robust chi-square that its Compton peaks take
+    away) and `explained` (share of what was left); None where the spectrum has no room or counts for it.
+    """
     beam = anode if isinstance(anode, float) else None
-    if beam:
-        source, families, low, high = "beam", [("beam", [(beam, 1.0)])], 0.80 * beam, 1.06 * beam
-    else:
-        end = float(response.energy(response.n_channels - 1))
-        groups = line_groups(tube_kv, LOWEST_KEV, end - 0.3, [anode])
-        groups = [g for g in groups if g.shell in "KL" and g.main_kev > 4]
-        if not groups:
-            return None
-        tube = max(groups, key=lambda g: g.main_kev)
-        source, families = tube.name, split(tube, response)
-        low, high = (14.5, 26.5) if tube.name in _K_NAMES else (0.84 * tube.main_kev, 1.25 * tube.main_kev)
+    found = _source(response, tube_kv, anode)
+    if not found:
+        return None
+    source, families, low, high = found
     low, high = (int(np.clip(response.channel(e), 0, len(y) - 1)) for e in (low, high))
     rebin = max(1, int(response.sigma_channel(high) / 2.0))
     n_bins = (high - low) // rebin
