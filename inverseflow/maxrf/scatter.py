@@ -49,7 +49,7 @@ def find_scatter(y, response, tube_kv, anodes=K_ANODES):
 
 
 def _source(response, tube_kv, anode):
-    """(name, bunches of lines, lowest, highest keV of the fit) of a tube or beam, None if no line is there."""
+    """Name, bunches of lines and energy range (keV) of the fit of a tube or beam; None without a line."""
     if isinstance(anode, float):
         return "beam", [("beam", [(anode, 1.0)])], 0.80 * anode, 1.06 * anode
     end = float(response.energy(response.n_channels - 1))
