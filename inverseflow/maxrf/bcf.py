@@ -22,8 +22,10 @@ _PIXEL = struct.Struct("<IHHIHHHI")  # x, channels, filled channels, -, packing,
 
 
 def read_header(path):
-    """What the .bcf says of its map: rows, cols, n_channels, zero_kev, gain_kev, step_um, tube_kv. Raises "
-    "ScanError."""
+    """What the .bcf says of its map: rows, cols, n_channels, zero_kev, gain_kev, step_um, tube_kv.
+
+    Raises ScanError.
+    """
     from rsciio.bruker._api import BCF_reader
 
     path = Path(path)

@@ -91,7 +91,9 @@ def file_names(maps):
 
 
 def step_um(maps):
-    """Distance between pixels, from the coordinates x or y where they are in micrometres, or None."""
+    """Distance between pixels in um, from the attribute step_um or coordinates x or y in um, or None."""
+    if maps.attrs.get("step_um"):
+        return float(maps.attrs["step_um"])
     for name in ("x", "y"):
         if name in maps.coords and maps[name].attrs.get("units") == "um" and maps[name].size > 1:
             return abs(float(maps[name][1] - maps[name][0]))

@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm
 from inverseflow.core.stores import replacing
 
 from .drawing import COLOURS, add_axes, lowest_level, new_figure, positive, save, write_title
+from .export import step_um
 
 _PANEL_IN = 2.35  # longest side of one map
 _MAP_PIXELS = 700  # a larger map is averaged down to this before drawing
@@ -111,15 +112,6 @@ def _show(ax, bar, values, colours, step_um, unit="counts", norm=None):
         colorbar.set_label(unit, fontsize=7, labelpad=2)
     _scale_bar(ax, n_cols, step_um)
     return image
-
-
-def step_um(maps):
-    """The distance between pixels in um, from the attribute step_um or the coordinate x, else None."""
-    if maps.attrs.get("step_um"):
-        return float(maps.attrs["step_um"])
-    x = maps.coords.get("x")
-    known = x is not None and x.size > 1 and x.attrs.get("units") == "um"
-    return float(x.values[1] - x.values[0]) if known else None
 
 
 def _averaged(values):

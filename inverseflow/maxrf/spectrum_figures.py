@@ -232,7 +232,7 @@ def name_pulse(assigned, energy_kev, library, groups=None):
 
 
 def calibration_figure(calibration, n_spectra, path, title=""):
-    """Draw how energy axis, resolution and scatter were found, from a calibrate.Calibration.
+    """Draw how energy axis, resolution and scatter were found, from a calibration.Calibration.
 
     n_spectra: number of spectra in the mean spectrum. Panels: the mean spectrum with model, continuum and the
     lines that fixed the axis; measured position minus fitted axis; FWHM against energy; the zero peak, or the

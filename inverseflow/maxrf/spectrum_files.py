@@ -40,8 +40,10 @@ class Spectrum:
 
 
 def read_spectrum(path):
-    """Read any of the text formats, .msa or .spx; the content decides which, not the name. Raises "
-    "ScanError."""
+    """Read any of the text formats, .msa or .spx; the content decides which, not the name.
+
+    Raises ScanError.
+    """
     path = Path(path)
     try:
         text = path.read_bytes().decode("latin-1")
@@ -119,8 +121,7 @@ def _positive(text):
 
 
 def _read_larch(path, text):
-    """EPICS/xraylarch: `KEY: one value per detector`, then one line per channel with a column per "
-    "detector."""
+    """EPICS/xraylarch: `KEY: one value per detector`, then a line per channel, a column per detector."""
     header, _, body = text.partition("DATA:")
     fields = dict(line.split(":", 1) for line in header.splitlines() if ":" in line)
     n_detector = int(fields.get("ELEMENTS", "1"))
@@ -224,8 +225,7 @@ def _read_msa(path, text):
 
 
 def _read_spx(path, text):
-    """Bruker .spx (XML). Read here, because the tube's anode and voltage matter and other readers skip "
-    "them."""
+    """Bruker .spx (XML), read here because other readers skip the tube's anode and voltage."""
     from xml.etree import ElementTree
 
     try:

@@ -10,6 +10,8 @@ import numpy as np
 import threadpoolctl
 import xarray as xr
 
+from .counts import check_counts
+
 N_BINS = 256  # channels are summed to about this many before clustering
 N_COMPONENTS = 16
 MAX_GROUPS = 256
@@ -111,9 +113,8 @@ def summarize(scan, settings, engine=None):
 
 def _block(item, n_groups, turns, limit):
     first_row, data, chosen = item
-    counts = np.asarray(data)
-    n_col, n_channel = counts.shape[1:]
-    counts = whole_counts(counts, first_row).reshape(-1, n_channel)
+    n_col, n_channel = data.shape[1:]
+    counts = check_counts(data, first_row).reshape(-1, n_channel)
     first = first_row * n_col
     # rows x cols stays below 2**16 pixels a slice, so that sums of uint16 fit uint32, which is 4x faster
     small = counts.dtype.itemsize <= 2
@@ -146,24 +147,6 @@ def _group_maximum(counts, first, n_groups, turns):
             np.maximum(best[g : g + b - a], counts[a:b], out=best[g : g + b - a])
         start = stop
     return best
-
-
-def whole_counts(counts, first_row=0):
-    """Counts (row, col, channel) as unsigned integers; ValueError names the first that is no count."""
-    if counts.dtype.kind == "u":
-        return counts
-    with np.errstate(invalid="ignore"):
-        bad = ~((counts >= 0) & (counts < 2**32))
-        if counts.dtype.kind == "f":
-            bad |= counts != np.floor(counts)
-    if bad.any():
-        row, col, channel = np.argwhere(bad)[0]
-        value = counts[row, col, channel]
-        raise ValueError(
-            f"counts must be whole numbers >= 0, got {value} in row {first_row + row}, column {col}, channel "
-            f"{channel} ({int(bad.sum())} such values in this block); use the raw counts, not corrected ones"
-        )
-    return counts.astype(np.uint32)
 
 
 def cluster(spectra, n_clusters, seed, n_iter=30):

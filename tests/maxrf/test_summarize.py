@@ -112,7 +112,7 @@ def test_values_that_are_no_counts_are_refused(value):
     counts = np.ones((6, 4, 20))
     counts[4, 2, 7] = value
     scan = xr.DataArray(counts, dims=("row", "col", "channel"))
-    with pytest.raises(ValueError, match="in row 4, column 2, channel 7"):
+    with pytest.raises(ValueError, match="at row 4, col 2, channel 7"):
         summarize(scan, with_blocks(0.001))
 
 
