@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 SHELLS = ("K", "L", "M")
-_TRANSITION = re.compile(r"^([KLM]\d?)([LMNOPQ]\d)_LINE$")
+_TRANSITION = re.compile(r"^([KLM]\d?)([LMNOPQ]\d+)_LINE$")  # L3O45 and the like are pairs of lines in one
 _SIEGBAHN = re.compile(r"^([KLM])([ABGLNST]\w*)_LINE$")
 
 
@@ -52,10 +52,18 @@ def _transitions():
     return sorted(found.values(), reverse=True)
 
 
-def excitation(tube_kv, n_energy=24):
-    """Kramers' bremsstrahlung of a tube: photon energies (keV) and weights that sum to 1."""
-    energy = np.linspace(1.0, tube_kv, n_energy + 1)[:-1] + 0.5 * (tube_kv - 1.0) / n_energy
-    weight = tube_kv / energy - 1
+def excitation(tube_kv, n_energy=80):
+    """Bremsstrahlung that reaches the object: photon energies (keV) and weights that sum to 1.
+
+    Kramers' spectrum behind 0.5 mm of beryllium and 10 mg/cm2 of aluminium, which stands for the anode and the
+    air and takes away what lies below about 3 keV; energies evenly spaced in logarithm.
+    """
+    import xraylib
+
+    edges = np.geomspace(2.0, tube_kv, n_energy + 1)
+    energy, width = np.sqrt(edges[1:] * edges[:-1]), np.diff(edges)
+    passed = [np.exp(-0.0924 * xraylib.CS_Total(4, e) - 0.01 * xraylib.CS_Total(13, e)) for e in energy]
+    weight = (tube_kv / energy - 1) * width * passed
     return energy, weight / weight.sum()
 
 

@@ -30,9 +30,9 @@ if os.environ.get("SLOW_BLOCKS"):
 
 
 def results(run):
-    """{name: checksum} of everything below results/ that is a result (benchmarks measure time)."""
-    folder = run / "results"
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != ".snakemake_timestamp"]
+    """{name: checksum} of everything below results/ that a rule made (benchmarks measure time)."""
+    folder, others = run / "results", (".snakemake_timestamp", "report.html")
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in others]
     names = {p.relative_to(folder).as_posix(): p for p in files}
     return {name: checksum(p) for name, p in sorted(names.items()) if not name.startswith("benchmarks/")}
 
