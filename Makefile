@@ -25,7 +25,7 @@ test: $(VENV)/.done
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.done .peers/pymca/.done
-	set -e; for name in fri maxrf scale; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in fri maxrf known scale; do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.core tables
 
 env: $(VENV)/.done

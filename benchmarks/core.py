@@ -104,6 +104,8 @@ def measured(code, *arguments):
 
 # ---------------------------------------------------------------- docs/benchmarks.md
 
+MANY = 12  # columns of a table
+
 _INTRO = """# Benchmarks
 
 Every table below is made from `benchmarks/results/*.csv` by `python -m benchmarks.core tables`; do not edit.
@@ -140,6 +142,12 @@ def _markdown(metric, rows):
     cell = {(r.case, r.method): r.value for r in rows.itertuples()}
     unit = rows["unit"].iloc[0]
     head = f"**{metric}**" + (f" [{unit}]" if unit not in ("", "1") else "")
+    if len(methods) > MANY:  # such as elements: a list for each case
+        lines = [f"| {head} | |", "|-|-|"]
+        for case in cases:
+            listed = [f"{m} {_number(cell[case, m])}" for m in methods if (case, m) in cell]
+            lines.append(f"| {case} | {', '.join(listed)} |")
+        return "\n".join(lines) + "\n"
     lines = [f"| {head} | " + " | ".join(methods) + " |", "|-" * (len(methods) + 1) + "|"]
     for case in cases:
         values = [cell.get((case, m)) for m in methods]

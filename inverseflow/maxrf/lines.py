@@ -55,7 +55,7 @@ def _transitions():
 def excitation(tube_kv, n_energy=80):
     """Bremsstrahlung that reaches the object: photon energies (keV) and weights that sum to 1.
 
-    Kramers' spectrum behind 0.5 mm of beryllium and 10 mg/cm2 of aluminium, which stands for the anode and the
+    Kramers' spectrum behind 0.5 mm of beryllium and 10 mg/cm2 of aluminium, which stands for the anode and
     air and takes away what lies below about 3 keV; energies evenly spaced in logarithm.
     """
     import xraylib
