@@ -4,6 +4,7 @@ Pure metals and scatter were measured on one instrument; each pixel adds some of
 of those in `synthetic`.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ _WINDOWS = {
     **{"Fe-K": (6.00, 7.40), "Ni-K": (7.00, 8.65), "Cu-K": (7.60, 9.30), "Zr-K": (15.2, 18.15)},
     **{"Zr-L": (1.70, 2.40), "Sn-K": (24.5, 29.7), "Sn-L": (2.92, 4.60)},
 }
+_FOLDERS = ("nist_xrf_stainless", "nist_xrf_backgrounds")
 _BACKGROUNDS = {
     ("Rh", "train"): ("20170510_D1_Rh_50kv_100mA_acryl_f2_0.spx", "20170510_D1_Rh_50kv_100mA_acryl_f4 0.spx"),
     ("Rh", "test"): (
@@ -74,6 +76,18 @@ class SemiReal:
     pile_up: tuple = (0.001, 0.01)
     n_channel: int = 2048
     seed: int = 0
+
+
+def data_folder():
+    """The folder of measured spectra that INVERSEFLOW_DATA names, None when it is not set or has none."""
+    folder = Path(os.environ.get("INVERSEFLOW_DATA") or "no-data")
+    return folder if all((folder / "xrf" / name).is_dir() for name in _FOLDERS) else None
+
+
+def measured_files(data_dir):
+    """All files of the folder that mixtures are made from."""
+    folders = [Path(data_dir) / "xrf" / name for name in _FOLDERS]
+    return sorted(p for folder in folders for p in folder.iterdir() if p.is_file())
 
 
 def semi_real(data_dir, settings=None):

@@ -71,6 +71,17 @@ class CalibrateSettings(Settings):
     """Energy axis, peak width, tails and pile-up from the scan itself."""
 
 
+class LearnSettings(Settings):
+    """Learning the thresholds of detection, for `train.thresholds: train`.
+
+    From mixtures of the measured spectra that INVERSEFLOW_DATA names, else from virtual paintings.
+    """
+
+    seed: int = setting(0, "first seed of the simulated scans", ge=0)
+    n_seeds: int = setting(3, "scans at each of four levels of counts", ge=1)
+    size: int = setting(24, "rows and columns of a simulated scan", ge=8)
+
+
 class TrainSettings(Settings):
     """Template refinement and the thresholds of detection."""
 
@@ -83,9 +94,8 @@ class TrainSettings(Settings):
     refine: bool = setting(True, "refine line ratios, tails and axis on the scan; false keeps theory")
     eps: float = setting(0.01, "relative error of a refined template over one peak width", ge=0, le=0.2)
     thresholds: Literal["pretrained", "train"] = setting(
-        "pretrained", "false-alarm thresholds: those of the package, or learned anew for this scan"
+        "pretrained", "false-alarm thresholds: those of the package, or learned anew, see maxrf.learn"
     )
-    seed: int = setting(0, "seed of the simulated spectra", ge=0)
 
 
 class DetectSettings(Settings):
@@ -165,6 +175,7 @@ class MaxrfSettings(Settings):
     blocks: int = setting(4, "jobs per recording in mode blocks", ge=1, le=200)
     summarize: SummarizeSettings = setting(SummarizeSettings, "summary of the scan")
     calibrate: CalibrateSettings = setting(CalibrateSettings, "calibration")
+    learn: LearnSettings = setting(LearnSettings, "thresholds of detection, learned anew")
     train: TrainSettings = setting(TrainSettings, "library of templates")
     detect: DetectSettings = setting(DetectSettings, "detection of elements")
     deconvolve: DeconvolveSettings = setting(DeconvolveSettings, "maps")

@@ -189,7 +189,7 @@ def ratio_modes(shape, group, nominal):
 
 # What is left of those errors in one pixel, once the templates are refined to the scan: drift of the axis by
 # 0.15 channel, line ratios by 2 to 10 % from layer to layer. Found on semi-real spectra, see
-# train.learn_threshold.
+# learn.learn_threshold.
 PIXEL_COMMON, PIXEL_RATIO = 0.5, 0.2
 
 

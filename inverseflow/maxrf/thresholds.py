@@ -83,6 +83,12 @@ def _at(tail, counts):
     return rate, float(np.exp(tail["scale"][0] + tail["scale"][1] * x)), tail["shape"]
 
 
+def pixel_threshold(learned, counts):
+    """Significance above which a pixel of so many counts shows an element."""
+    table = learned["pixel"]
+    return float(np.interp(np.log(max(counts, 1.0)), np.log(table["counts"]), table["significance"]))
+
+
 def pretrained():
     """The thresholds that come with the package: {"tail": ..., "pixel": ..., ...}."""
     with open(FILE) as f:

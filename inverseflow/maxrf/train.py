@@ -1,8 +1,6 @@
-"""Learn the templates of a scan: candidate line groups, refined shapes, their errors, and the thresholds."""
+"""Learn the templates of a scan: candidate line groups, refined shapes, and their errors."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -12,17 +10,23 @@ from .likelihood import error_variance, explain, nonnegative, whiten
 from .lines import line_groups
 from .shapes import PRIOR, Shape, ShapeErrors, bundles, pack_modes, ratio_vectors
 from .templates import Library
-from .thresholds import learn_tail, pretrained
+from .thresholds import pixel_threshold, pretrained
 
 
-def train(calibration, summary, settings):
+def train(calibration, summary, settings, learned=None):
     """The library of a scan: built, refined, with the errors of its shapes and the thresholds of
     detection.
+
+    learned: thresholds of `learn.learn_threshold`; None: those that come with the package. Raises ValueError
+    when the settings ask for learned ones and there are none.
     """
+    if settings.thresholds == "train" and learned is None:
+        raise ValueError(
+            "train.thresholds: train needs learned thresholds, got none; pass those of learn_threshold, "
+            "or set pretrained"
+        )
+    learned = learned or pretrained()
     library = refined_library(calibration, summary, settings)
-    learned = (
-        pretrained() if settings.thresholds == "pretrained" else learn_threshold(data_folder(), settings.seed)
-    )
     counts = float(library.reference[library.first : library.last + 1].sum())
     more = {"pixel": pixel_threshold(learned, counts), "tail": learned["tail"], "learned": learned["card"]}
     return replace(library, thresholds=library.thresholds | more)
@@ -43,12 +47,6 @@ def refined_library(calibration, summary, settings):
         "refined": card,
     }
     return replace(library, nuisance=pack_modes(library, shape, groups, nominal), thresholds=thresholds)
-
-
-def data_folder():
-    """The folder of measured spectra that INVERSEFLOW_DATA names, None when it is not set."""
-    folder = os.environ.get("INVERSEFLOW_DATA")
-    return folder if folder and (Path(folder) / "xrf" / "nist_xrf_stainless").is_dir() else None
 
 
 def build_library(calibration, summary, settings):
@@ -287,133 +285,3 @@ def _normal_equations(library, shape, groups, nominal, used, own, spectra, setti
         misfit += float(r @ r) / len(r)
         cost += float(r @ r)
     return H, g, misfit / len(spectra), cost
-
-
-# ------------------------------------------------------------------------------------------------- thresholds
-
-COUNTS = (300.0, 1e3, 1e4, 1e5)  # mean counts of a spectrum at which thresholds are learned
-# Share of absent groups that a pixel may show at each. Another scan has other scatter and other mixtures,
-# which
-# costs more where counts are many and templates, not noise, decide; there the recall leaves room for less.
-FALSE_POSITIVES = (0.004, 0.004, 0.0007, 0.0015)
-
-
-def training_scans(data_dir, seed, counts, n_seeds=2, size=24):
-    """Scans with absent elements: yields (counts, scan, present elements, absent groups, origin).
-
-    data_dir: folder with xrf/nist_xrf_stainless (semi-real, training split: no background of the test
-    split), or None: painted by `synthetic.painting`, when there are no measured spectra.
-    """
-    from . import semi_real, synthetic
-    from .settings import SimulateSettings
-
-    for level in counts:
-        for k in range(seed, seed + n_seeds):
-            if data_dir:
-                made = semi_real.semi_real(data_dir, semi_real.SemiReal(size, size, level, "train", seed=k))
-                absent, present = semi_real.ABSENT, list(semi_real.METALS)
-            else:
-                made = synthetic.painting(
-                    SimulateSettings(n_row=size, n_col=size, n_channel=2048, counts=level, seed=k)
-                )
-                present = sorted({str(g).split("-")[0] for g in made["group"].values})
-                absent = None
-            scan = made["counts"]
-            scan.attrs |= {n: made.attrs[n] for n in ("zero_kev", "gain_kev", "anode", "tube_kv")}
-            yield level, scan, [*present, "Ar"], absent, made.attrs["kind"]
-
-
-def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
-    """Thresholds from elements that are known to be absent: the dict that `thresholds.pretrained` returns.
-
-    Every scan goes through summarize, calibrate, build_library and refine as a user's would. Learned are the
-    tail of the likelihood ratio of absent elements in sum and cluster spectra (`thresholds.learn_tail`), and
-    the significance that FALSE_POSITIVES of absent groups exceed in single pixels, by counts. `card` says
-    from what.
-    """
-    from .calibrate import calibrate
-    from .deconvolve import fit_spectra, prepare
-    from .evidence import Model, evidence_spectra
-    from .settings import CalibrateSettings, DetectSettings, SummarizeSettings, TrainSettings
-    from .summarize import summarize
-
-    check_counts = 1e4 if 1e4 in counts else counts[0]
-    tests, check, pixel, origins = [], {}, {level: [] for level in counts}, set()
-    for level, scan, present, absent, origin in training_scans(data_dir, seed, counts, n_seeds, size):
-        origins.add(origin)
-        summary = summarize(scan, SummarizeSettings())
-        library = refined_library(calibrate(summary, CalibrateSettings()), summary, TrainSettings())
-        model = Model(library, DetectSettings())
-        for name, spectrum in evidence_spectra(summary).items():
-            found = model.absent_statistics(spectrum, present, name != "mean")
-            tests += [(spectrum.sum(), statistic, level) for statistic in found.values()]
-        if absent is None:
-            absent = [n for n in UNLIKELY if n in library.names and n.split("-")[0] not in present]
-        used = [n for n in library.names if n in absent or n.split("-")[0] in present]
-        fit = prepare(library.subset([n for n in used if n in library.names]))
-        spectra = scan.values.reshape(-1, scan.shape[-1])
-        columns = [fit.names.index(n) for n in absent if n in fit.names]
-        pixel[level].append(fit_spectra(fit, spectra)["significance"][:, columns].ravel())
-        if level == check_counts and not check:
-            values = [t for _, t, c in tests if c == level]
-            check = {
-                "counts": level,
-                "seed": seed,
-                "statistic_quantiles": np.quantile(values, [0.9, 0.99]).round(3).tolist(),
-                "false_positive": round(float((pixel[level][0] > 3.0).mean()), 5),
-            }
-    total, statistic, _ = np.array(tests).T
-    wanted = dict(zip(COUNTS, FALSE_POSITIVES))
-    limits = [float(np.quantile(np.concatenate(pixel[c]), 1 - wanted.get(c, 0.005))) for c in counts]
-    limits = np.maximum.accumulate(np.maximum(limits, 2.5))  # less is more noise, never a better template
-    tail = learn_tail(total, statistic)
-    return {
-        "tail": tail,
-        "pixel": {"counts": list(map(float, counts)), "significance": [round(float(v), 3) for v in limits]},
-        "card": {
-            "data": ", ".join(sorted(origins)),
-            "seed": seed,
-            "scans": len(counts) * n_seeds,
-            "spectra_per_scan": size * size,
-            "tests": len(statistic),
-            "check": check,
-            "false_positives": [wanted.get(c, 0.005) for c in counts],
-            "curve": [
-                {
-                    "counts": float(c),
-                    "statistic_quantiles": [round(float(q), 2) for q in _quantiles(total, statistic, c)],
-                }
-                for c in (3e4, 3e5, 3e6, 3e7)
-            ],
-        },
-    }
-
-
-# Groups judged as absent where no list says which: in the range of every scan, rarely in a painting.
-UNLIKELY = (
-    "Ga-K",
-    "Ge-K",
-    "Se-K",
-    "Rb-K",
-    "Y-K",
-    "Nb-K",
-    "V-K",
-    "Sc-K",
-    "Pt-L",
-    "Au-L",
-    "W-L",
-    "Ta-L",
-    "Ce-L",
-)
-
-
-def _quantiles(total, statistic, centre):
-    """Quantiles 0.9, 0.99, 0.999 of the statistics of spectra within a factor 3 of so many counts."""
-    near = statistic[(total > centre / 3.2) & (total < centre * 3.2)]
-    return np.quantile(near, [0.9, 0.99, 0.999]) if len(near) else [np.nan] * 3
-
-
-def pixel_threshold(learned, counts):
-    """Significance above which a pixel of so many counts shows an element."""
-    table = learned["pixel"]
-    return float(np.interp(np.log(max(counts, 1.0)), np.log(table["counts"]), table["significance"]))

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import xarray as xr
 
 from inverseflow.core.job import job
@@ -10,7 +13,8 @@ with job(snakemake) as run:
     settings = TrainSettings(**run.params.settings)
     summary = xr.load_dataset(run.input.summary)
     calibration = Calibration.load(run.input.calibration)
-    library = train(calibration, summary, settings)
+    learned = json.loads(Path(run.input.learned).read_text()) if run.input.learned else None
+    library = train(calibration, summary, settings, learned)
     library.save(run.output.library)
     channel, group = library.shapes.shape
     write_anchor(

@@ -1,4 +1,4 @@
-"""The library of a scan: theory, refinement to planted shapes, modes of error, learned thresholds."""
+"""The library of a scan: theory, refinement to planted shapes, modes of error, the law of thresholds."""
 
 from types import SimpleNamespace
 
@@ -155,13 +155,5 @@ def test_pretrained_thresholds_are_monotone_and_say_where_they_come_from():
     assert learned["card"]["data"] == "semi-real" and learned["card"]["tests"] > 5000
     tau = [thresholds.tail_threshold(learned["tail"], n, 1e-4) for n in (1e4, 1e5, 1e6, 1e8)]
     assert tau == sorted(tau) and tau[0] > 5
-    pixel = [train.pixel_threshold(learned, c) for c in (10, 300, 1e3, 1e4, 1e5, 1e6)]
+    pixel = [thresholds.pixel_threshold(learned, c) for c in (10, 300, 1e3, 1e4, 1e5, 1e6)]
     assert pixel == sorted(pixel) and 2 < pixel[0] and pixel[-1] < 8
-
-
-def test_figures_of_the_card_come_out(data_dir):
-    check = thresholds.pretrained()["card"]["check"]
-    again = train.learn_threshold(data_dir, check["seed"], (check["counts"],), 1)["card"]["check"]
-    # other machines round differently, which moves extreme values by some per cent
-    np.testing.assert_allclose(again["statistic_quantiles"], check["statistic_quantiles"], rtol=0.3)
-    assert again["false_positive"] < 0.01 and abs(again["false_positive"] - check["false_positive"]) < 0.003

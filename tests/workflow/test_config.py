@@ -66,6 +66,16 @@ def test_default_configuration_can_be_planned():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_thresholds_are_learned_once_and_only_when_asked_for(project):
+    config = {"samples": {name: {"simulate": {"seed": i}} for i, name in enumerate("ab")}}
+    for thresholds, jobs in (("pretrained", set()), ("train", {("maxrf_learn", "")})):
+        maxrf = config | {"train": {"thresholds": thresholds}}
+        (project / "config/config.yaml").write_text(yaml.safe_dump({"maxrf": maxrf}))
+        planned = set(project.jobs("libraries"))
+        assert {job for job in planned if job[0] == "maxrf_learn"} == jobs
+        assert {("maxrf_train", "sample=a"), ("maxrf_train", "sample=b")} <= planned
+
+
 def test_stages_of_the_makefile_are_targets_in_order():
     stages = re.search(r"^STAGES := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     targets = re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M)

@@ -39,6 +39,9 @@ else:
         for i in range(1, MAXRF.blocks + 1)
     ]
 
+# thresholds of detection that are learned in this run, not those of the package
+LEARNED = ["results/maxrf/thresholds.json"] if MAXRF.train.thresholds == "train" else []
+
 
 def code(script):
     """Digest of a script and of everything that it reaches by import."""
@@ -48,6 +51,14 @@ def code(script):
 def resource(name):
     """Digest of a file of resources/ that a script reads."""
     return checksum(ROOT / "resources" / name)
+
+
+def measured_spectra():
+    """Folder and state of the measured spectra that thresholds are learned from; None: there are none."""
+    from inverseflow.maxrf.semi_real import data_folder, measured_files
+
+    folder = data_folder()
+    return folder and {"folder": str(folder), "state": state_of(measured_files(folder))}
 
 
 def memory(mb):

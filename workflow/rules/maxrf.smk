@@ -1,6 +1,6 @@
-# MA-XRF, in the order in which the data flow: simulate, fingerprint, summarize, calibrate, train, detect,
-# deconvolve, baselines, export, figures, evaluate. Fingerprint and deconvolve depend on the mode: maxrf_whole.smk
-# or maxrf_blocks.smk.
+# MA-XRF, in the order in which the data flow: simulate, fingerprint, summarize, calibrate, learn (when asked for),
+# train, detect, deconvolve, baselines, export, figures, evaluate. Fingerprint and deconvolve depend on the mode:
+# maxrf_whole.smk or maxrf_blocks.smk.
 
 
 rule maxrf_simulate:
@@ -75,12 +75,34 @@ rule maxrf_calibrate:
         "../../scripts/maxrf/calibrate.py"
 
 
+rule maxrf_learn:
+    """Thresholds of detection from absent elements, for all samples; only for `train.thresholds: train`."""
+    output:
+        thresholds="results/maxrf/thresholds.json",
+    log:
+        "logs/maxrf/learn.log",
+    benchmark:
+        "results/benchmarks/maxrf/learn.tsv"
+    conda:
+        "../../envs/inverseflow.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=120,
+    params:
+        code=code("maxrf/learn.py"),
+        data=lambda wildcards: measured_spectra(),
+        settings=stage("learn"),
+    script:
+        "../../scripts/maxrf/learn.py"
+
+
 rule maxrf_train:
     """The library of templates, refined on the scan, and the thresholds of detection."""
     input:
         summary=ancient("results/maxrf/{sample}/summary.nc"),
         anchor="results/maxrf/{sample}/summary.json",
         calibration="results/maxrf/{sample}/calibration.json",
+        learned=LEARNED,
     output:
         library="results/maxrf/{sample}/library.npz",
         card="results/maxrf/{sample}/library.json",
@@ -96,7 +118,7 @@ rule maxrf_train:
         runtime=60,
     params:
         code=code("maxrf/train.py"),
-        thresholds=resource("maxrf/thresholds.json"),
+        thresholds=LEARNED or resource("maxrf/thresholds.json"),
         settings=stage("train"),
     script:
         "../../scripts/maxrf/train.py"
