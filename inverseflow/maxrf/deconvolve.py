@@ -24,7 +24,7 @@ from .kernels import bin_channels, nnls_common, nnls_each, own_weights, pearson,
 BATCH = 1024  # spectra at a time: their temporaries stay in the cache
 WEIGHT_BINS = 2  # bins that share one weight in the Gram matrices of the pixels
 TOLERANCE = 0.01  # of coordinate descent, in statistical sigma
-MAPS = ("area", "sigma", "significance")  # one per group
+MAPS = ("area", "sigma", "significance")  # one per group, and as element_area ... one per element
 PIXEL_MAPS = {"chi2": "1", "background": "count", "total": "count", "saturated": "channels"}
 
 
@@ -35,12 +35,15 @@ class Fit:
     edges (b + 1,): channel of each bin; shapes (b, k); weight (b,): 1/counts of the mean spectrum;
     gram, inverse (k, k): S'WS and its inverse; projector (k, b): (S'WS)^-1 S'W;
     products (b / WEIGHT_BINS, k (k + 1) / 2): outer products of the templates, packed;
+    elements, members (k, element): names and, 0 or 1, which templates are groups of which element;
     leakage (mode, k, k): area of template i that a one-sigma shape error of template j imitates, per count;
     the first n_common modes act alike in all templates, the others in each by itself.
     """
 
     names: tuple
     is_background: np.ndarray
+    elements: tuple
+    members: np.ndarray
     edges: np.ndarray
     shapes: np.ndarray
     weight: np.ndarray
@@ -95,9 +98,12 @@ def prepare(library, weights="poisson", bin_sigma=0.5):
         i, j = np.tril_indices(len(library.names))
         products = (shapes[:, i] * shapes[:, j]).reshape(-1, WEIGHT_BINS, i.size).sum(1)
     as_float = partial(np.ascontiguousarray, dtype=np.float32)
+    owner = [n.split("-")[0] if k == "element" else None for n, k in zip(library.names, library.kinds)]
     return Fit(
         names=library.names,
         is_background=library.is_background,
+        elements=library.elements,
+        members=as_float([[o == e for e in library.elements] for o in owner]),
         edges=edges,
         shapes=as_float(shapes),
         weight=as_float(weight),
@@ -177,6 +183,10 @@ def fit_block(fit, scan, keep_estimate, rows):
         return np.ascontiguousarray(values.T).reshape(-1, n_row, n_col)
 
     maps = {name: as_maps(result[name][:, ~fit.is_background]) for name in MAPS}
+    # an element's groups are well apart: errors in quadrature, likelihood ratios added
+    maps["element_area"] = as_maps(result["area"] @ fit.members)
+    maps["element_sigma"] = as_maps(np.sqrt(result["sigma"] ** 2 @ fit.members))
+    maps["element_significance"] = as_maps(np.sqrt(result["significance"] ** 2 @ fit.members))
     maps["chi2"] = result["chi2"].reshape(n_row, n_col)
     maps["background"] = result["area"][:, fit.is_background].sum(1).reshape(n_row, n_col)
     maps["total"] = counts.sum(2, dtype=np.uint64).astype(np.float32)
@@ -223,37 +233,38 @@ def deconvolve(scan, library, settings, store, engine, key, rows=None):
             _smooth_store(work.path, fit, settings)
 
 
+def _dims(name):
+    """Dimensions of a variable of the store."""
+    if name in PIXEL_MAPS:
+        return ("row", "col")
+    first = "template" if name == "estimate" else "element" if name.startswith("element_") else "group"
+    return (first, "row", "col")
+
+
 def _dataset(maps):
-    """Maps as a Dataset: three axes are (group or template, row, col), two (row, col)."""
-
-    def dims(name, array):
-        return ("template" if name == "estimate" else "group", "row", "col")[3 - array.ndim :]
-
-    return xr.Dataset({name: (dims(name, a), a) for name, a in maps.items()})
+    return xr.Dataset({name: (_dims(name), values) for name, values in maps.items()})
 
 
 def _create(path, scan, library, chunk_rows, first_row, smooth_maps):
     """An empty store of the right shape, chunked as the blocks will be written."""
     import dask.array as da
 
-    n_row, n_col = scan.shape[:2]
-    sizes = {"group": len(library.groups), "template": len(library.names)}
-    per_group = [*MAPS, *(["area_smooth"] if smooth_maps else [])]
-    variables = {name: (("group", "row", "col"), np.float32, "count") for name in per_group}
-    variables["significance"] = (("group", "row", "col"), np.float32, "sigma")
-    for name, unit in PIXEL_MAPS.items():
-        variables[name] = (("row", "col"), np.uint16 if name == "saturated" else np.float32, unit)
+    sizes = dict(zip(("row", "col"), scan.shape[:2]))
+    sizes |= {"group": len(library.groups), "element": len(library.elements), "template": len(library.names)}
+    units = dict.fromkeys([*MAPS, *(f"element_{name}" for name in MAPS)], "count")
+    units |= {"significance": "sigma", "element_significance": "sigma", **PIXEL_MAPS}
     if smooth_maps:
-        variables["estimate"] = (("template", "row", "col"), np.float32, "count")
+        units |= {"area_smooth": "count", "estimate": "count"}
 
-    def empty(dims, dtype):
-        shape = (*([sizes[dims[0]]] if len(dims) == 3 else []), n_row, n_col)
-        chunks = (*([sizes[dims[0]]] if len(dims) == 3 else []), chunk_rows, n_col)
-        return da.zeros(shape, dtype=dtype, chunks=chunks)
+    def empty(name):
+        shape = [sizes[d] for d in _dims(name)]
+        chunks = [chunk_rows if d == "row" else sizes[d] for d in _dims(name)]
+        return da.zeros(shape, dtype=np.uint16 if name == "saturated" else np.float32, chunks=chunks)
 
     data = xr.Dataset(
-        {n: (dims, empty(dims, dtype), {"units": unit}) for n, (dims, dtype, unit) in variables.items()},
+        {name: (_dims(name), empty(name), {"units": unit}) for name, unit in units.items()},
         coords={
+            "element": np.array(library.elements, dtype=object),
             "group": np.array(library.groups, dtype=object),
             "kind": ("group", np.array([k for k in library.kinds if k != "background"], dtype=object)),
             **_positions(scan, first_row),
@@ -263,7 +274,7 @@ def _create(path, scan, library, chunk_rows, first_row, smooth_maps):
             "pixel_threshold": float((library.thresholds or {}).get("pixel", 3.0)),
         },
     )
-    encoding = {n: {"compressors": COMPRESSOR} for n in variables}
+    encoding = {n: {"compressors": COMPRESSOR} for n in units}
     data.to_zarr(path, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding)
 
 

@@ -54,6 +54,12 @@ class Library:
         """Names of the columns that are not continuum, in order."""
         return tuple(n for n, k in zip(self.names, self.kinds) if k != "background")
 
+    @property
+    def elements(self):
+        """Symbols of the elements, in order."""
+        found = (n.split("-")[0] for n, k in zip(self.names, self.kinds) if k == "element")
+        return tuple(dict.fromkeys(found))
+
     def index(self, name):
         return self.names.index(name)
 

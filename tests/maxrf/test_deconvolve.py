@@ -166,6 +166,9 @@ def test_blocks_equal_the_whole(library, tmp_path):
         np.testing.assert_array_equal(other.y, whole.y)
     assert whole.y.attrs["units"] == "um" and float(whole.y[1]) == 250
     assert int(whole.total.sum()) == int(scan.sum())
+    lead = whole.sel(group=["Pb-L", "Pb-M"])
+    np.testing.assert_allclose(whole.element_area.sel(element="Pb"), lead.area.sum("group"), rtol=1e-5)
+    assert (whole.element_significance.sel(element="Pb") >= lead.significance.max("group") - 1e-3).all()
 
 
 def test_saturated_channels_are_counted(library, tmp_path):
