@@ -1,5 +1,6 @@
 """What reruns, and what does not, in real runs of snakemake on tiny recordings."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import zarr
 from project import N_ROW, clone
 
 from inverseflow.core.stores import checksum, read_anchor
+from inverseflow.maxrf.templates import Library
 
 AFTER_MAPS = {"maxrf_export", "maxrf_figures", "maxrf_evaluate", "maxrf_metrics", "summary"}
 KILLER = """
@@ -135,6 +137,16 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(run):
     assert run.rules() == {"maxrf_deconvolve"} | AFTER_MAPS
     run.configure(deconvolve={"bin_sigma": 0.5})  # the default, in words
     assert run.jobs() == {}
+
+
+def test_learned_thresholds_reach_the_library(run):
+    run.configure(train={"thresholds": "train"})
+    assert {"maxrf_learn", "maxrf_train"} == run.rules("libraries")
+    learned = json.loads((run / "resources/maxrf/thresholds.json").read_text())
+    learned["tail"]["shape"] = 0.12345
+    (run / "results/maxrf/thresholds.json").write_text(json.dumps(learned))
+    run.snakemake("libraries", "--rerun-triggers", "mtime")  # as if maxrf_learn had made them
+    assert Library.load(run / "results/maxrf/folder/library.npz").thresholds["tail"] == learned["tail"]
 
 
 def test_where_blocks_are_computed_changes_nothing(run):

@@ -40,7 +40,7 @@ else:
     ]
 
 # thresholds of detection that are learned in this run, not those of the package
-LEARNED = ["results/maxrf/thresholds.json"] if MAXRF.train.thresholds == "train" else []
+LEARNED = "results/maxrf/thresholds.json" if MAXRF.train.thresholds == "train" else []
 
 
 def code(script):
