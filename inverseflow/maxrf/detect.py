@@ -10,14 +10,21 @@
    humps of the continuum, sum and escape peaks do not pass.
 """
 
+import logging
+
 import numpy as np
 import pandas as pd
+
+from inverseflow.core.progress import progress
 
 from . import fri
 from .background import snip
 from .evidence import Model, evidence_spectra
 from .lines import atomic_number
 from .thresholds import tail_probability, tail_threshold
+
+PIXEL_BATCH = 256  # spectra between two signs of progress
+STRONG = 20  # sigmas from which a pulse that nothing explains is reported
 
 ELEMENT_COLUMNS = (
     *("element", "group", "energy_kev", "amount_counts", "sigma_counts", "statistic", "p_false_alarm"),
@@ -42,11 +49,16 @@ def detect(summary, library, settings):
     candidates = model.near(pulses)
     one = settings.false_alarm / len(evidence)  # an absent element has a chance in every spectrum
     results, common = {}, ()
-    for name, spectrum in evidence.items():
+    for name, spectrum in progress(evidence.items(), "elements by spectrum", len(evidence)):
         tau = tail_threshold(library.thresholds["tail"], spectrum.sum(), one)
         results[name] = model.choose(spectrum, candidates, common, tau, own_pairs=name != "mean")
         common = results["mean"].fit.chosen
-    return element_table(model, results, pulses), assign(pulses, model, results)
+    pulses = assign(pulses, model, results)
+    strong = pulses[(pulses.assigned == "") & (pulses.area > STRONG * pulses.sigma_area)]
+    if len(strong := strong[strong.spectrum == "mean"]):
+        at = ", ".join(f"{energy:.2f}" for energy in strong.energy_kev)
+        logging.warning("no element or scatter explains the strong pulses at %s keV", at)
+    return element_table(model, results, pulses), pulses
 
 
 def considered(library, settings):
@@ -109,9 +121,14 @@ def pixel_pulses(sample, library, least_votes=3):
     reference = np.asarray(library.reference, float)[channel]
     background = snip(reference, 3.5 * sigma) + 1e-3
     rules = fri.Rules(background_factors=8)
-    _, pulses, _ = fri.detect_spectra(sample[:, channel], background, sigma, library.first, rules)
-    order = np.argsort(pulses.t)
-    t, area, sigma_area = pulses.t[order], pulses.area[order], pulses.sigma_area[order]
+    found = []
+    batches = [sample[i : i + PIXEL_BATCH, channel] for i in range(0, len(sample), PIXEL_BATCH)]
+    for batch in progress(batches, f"pulses of {len(sample)} spectra, by {PIXEL_BATCH}"):
+        _, pulses, _ = fri.detect_spectra(batch, background, sigma, library.first, rules)
+        found.append((pulses.t, pulses.area, pulses.sigma_area))
+    t, area, sigma_area = np.concatenate(found, axis=1)
+    order = np.argsort(t, kind="stable")
+    t, area, sigma_area = t[order], area[order], sigma_area[order]
     rows = []
     votes, _ = np.histogram(t, np.arange(library.first, library.last + 2, 1.0))
     smooth = np.convolve(votes, np.ones(3), "same")

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import threadpoolctl
 
+from ..core.progress import progress
 from ..core.provenance import code_digest
 from ..core.rawdata import state_of
 from ..core.stores import write_json
@@ -54,7 +55,8 @@ def learn_threshold(data_dir=None, seed=0, counts=COUNTS, n_seeds=1, size=24):
     counts = [float(c) for c in counts]
     check_counts = 1e4 if 1e4 in counts else counts[0]
     tests, check, pixel, origins = [], {}, {level: [] for level in counts}, set()
-    for level, scan, present, absent, origin in training_scans(data_dir, seed, counts, n_seeds, size):
+    scans = training_scans(data_dir, seed, counts, n_seeds, size)
+    for level, scan, present, absent, origin in progress(scans, "learn thresholds", len(counts) * n_seeds):
         origins.add(origin)
         summary = summarize(scan, SummarizeSettings())
         library = refined_library(calibrate(summary, CalibrateSettings()), summary, TrainSettings())
