@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from inverseflow.core.prox import prox_tv
 from inverseflow.core.stores import COMPRESSOR, resumable
@@ -227,7 +228,7 @@ def deconvolve(scan, library, settings, store, engine, key, rows=None):
         todo = [b for b in blocks if not work.done(f"{b[0]}-{b[1]}")]
         results = engine.map(partial(fit_block, fit, scan, smooth_maps), todo, label="deconvolve")
         for block, maps in zip(todo, results):
-            _dataset(maps).to_zarr(work.path, region={"row": slice(*block)}, consolidated=False)
+            _write(work.path, maps, *block)
             work.mark(f"{block[0]}-{block[1]}")
         if smooth_maps:
             _smooth_store(work.path, fit, settings)
@@ -241,8 +242,11 @@ def _dims(name):
     return (first, "row", "col")
 
 
-def _dataset(maps):
-    return xr.Dataset({name: (_dims(name), values) for name, values in maps.items()})
+def _write(path, maps, first, end):
+    """Write rows [first, end) of every map; xarray's own region writing would cost as much as the fit."""
+    store = zarr.open_group(path, mode="r+", use_consolidated=False)
+    for name, values in maps.items():
+        store[name][..., first:end, :] = values
 
 
 def _create(path, scan, library, chunk_rows, first_row, smooth_maps):
@@ -341,4 +345,4 @@ def _smooth_store(path, fit, settings, overlap=24):
             data["estimate"][:, wide].values, data["total"][wide].values, fit.gram, settings.total_variation
         )
         x = x[~fit.is_background, start - wide.start : end - wide.start]
-        _dataset({"area_smooth": x}).to_zarr(path, region={"row": slice(start, end)}, consolidated=False)
+        _write(path, {"area_smooth": x}, start, end)
