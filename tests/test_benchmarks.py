@@ -29,8 +29,6 @@ def test_tables_are_made_from_the_results(tmp_path):
 
 
 def test_docs_tables_are_fresh(tmp_path):
-    if not core.DOCS.exists():
-        pytest.skip("docs/benchmarks.md is not made yet: python -m benchmarks.core tables")
     fresh = core.tables(core.RESULTS, tmp_path / "benchmarks.md").read_text()
     assert core.DOCS.read_text() == fresh, "run python -m benchmarks.core tables"
 

@@ -223,9 +223,9 @@ def deconvolve(scan, library, settings, store, engine, key, rows=None):
     smooth_maps = settings.total_variation > 0
     blocks = row_blocks(*scan.shape, scan.dtype.itemsize, settings.block_mb)
     with resumable(store, key) as work:
-        if not (work.path / "zarr.json").exists():
-            _create(work.path, scan, library, blocks[0][1], first, smooth_maps)
         todo = [b for b in blocks if not work.done(f"{b[0]}-{b[1]}")]
+        if todo == blocks:  # a run that was killed while it created the store is begun again
+            _create(work.path, scan, library, blocks[0][1], first, smooth_maps)
         results = engine.map(partial(fit_block, fit, scan, smooth_maps), todo, label="deconvolve")
         for block, maps in zip(todo, results):
             _write(work.path, maps, *block)

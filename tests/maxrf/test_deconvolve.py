@@ -203,6 +203,22 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(library, tmp_path, monkeyp
     xr.testing.assert_identical(maps, whole)
 
 
+def test_a_run_killed_while_it_created_the_store_begins_again(library, tmp_path, monkeypatch):
+    scan, store = make_scan(library), tmp_path / "m.zarr"
+    from inverseflow.maxrf import deconvolve as module
+
+    def half(path, *_):
+        path.mkdir()
+        (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(module, "_create", half)
+        run(scan, library, settings(), store)
+    assert not store.exists()
+    assert run(scan, library, settings(), store).area.shape == (len(library.groups), 23, 17)
+
+
 def test_channel_count_must_match(library, tmp_path):
     with pytest.raises(ValueError, match="the scan has 800 channels, the library 900"):
         run(make_scan(library)[..., :800], library, settings(), tmp_path / "m.zarr")
