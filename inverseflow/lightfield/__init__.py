@@ -1,0 +1,1 @@
+"""Light-field microscopy: from camera movies to volumes and calcium traces."""

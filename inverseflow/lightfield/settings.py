@@ -1,0 +1,141 @@
+"""Settings of light-field microscopy, one frozen model per stage: defaults, ranges, units and meanings."""
+
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, model_validator
+
+from inverseflow.core.settings import Settings, setting
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+Method = Literal["refocus", "rl", "rl_prevedel", "rl_over", "rl_aa", "ista", "fista", "lista", "em"]
+
+
+class MicroscopeSettings(Settings):
+    """The optics, and the grid on which volumes are reconstructed."""
+
+    magnification: float = setting(..., "magnification of the objective with its tube lens", gt=0)
+    na: float = setting(..., "numerical aperture of the objective", gt=0)
+    refractive_index: float = setting(..., "refractive index of the immersion medium", ge=1, le=2)
+    wavelength_nm: float = setting(..., "wavelength of the light that is seen", "nm", ge=200, le=2000)
+    mla_pitch_um: float = setting(..., "distance between lenslet centres", "um", gt=0)
+    mla_focal_um: float = setting(..., "focal length of the lenslets", "um", gt=0)
+    mla_shape: Literal["square", "hexagonal"] = setting("square", "arrangement of the lenslets")
+    camera_pixel_um: float = setting(
+        ..., "camera pixel, as it lies in the focal plane of the lenslets", "um", gt=0
+    )
+    pixels_per_lenslet: int | None = setting(
+        None,
+        "pixels per lenslet after rectification; the odd number nearest to the camera's when left out",
+        ge=3,
+    )
+    voxels_per_lenslet: int = setting(5, "voxels across a lenslet, odd", ge=1)
+    z_min_um: float = setting(-50, "lowest plane of the volume", "um")
+    z_max_um: float = setting(50, "highest plane of the volume", "um")
+    dz_um: float = setting(10, "distance between planes", "um", gt=0)
+
+
+class SimulateSettings(Settings):
+    """Neurons with known activity, seen through a microscope simulated on a finer grid."""
+
+    n_lenslet: int = setting(15, "lenslets across the square frame", ge=3)
+    n_neuron: int = setting(30, "neurons", ge=1)
+    n_frame: int = setting(200, "frames", ge=1)
+    frame_ms: float = setting(20, "time from frame to frame", "ms", gt=0)
+    photons: float = setting(50, "mean photons per pixel of the brightest tenth of the pixels", gt=0)
+    scatter_um: float | None = setting(70, "scattering length; none: no scattering", "um", gt=0)
+    seed: int = setting(0, "seed of positions, spikes and noise", ge=0)
+
+
+class TruthSettings(Settings):
+    """A known volume of a measured or foreign sample, for evaluation."""
+
+    path: str = setting(..., "TIFF, Zarr or .npy volume (z, y, x); ${VARIABLES} are filled in")
+    voxel_um: tuple[float, float, float] = setting(..., "voxel size z, y, x", "um")
+
+
+class SampleSettings(Settings):
+    """One recording: either `path` (measured) or `simulate` (made by the project)."""
+
+    microscope: Name = setting(..., "name of the microscope, an entry of `microscopes`")
+    path: str | None = setting(
+        None, "TIFF stack, OME-TIFF, Zarr, .npy, or a pattern of files; ${VARIABLES} are filled in"
+    )
+    simulate: SimulateSettings | None = setting(None, "make this sample instead of reading it")
+    dataset: str | None = setting(None, "array inside a Zarr store")
+    dark: str | None = setting(None, "frame or stack taken without light, same size as the frames")
+    radiometry: str | None = setting(None, "frame of an even field, which shows the lenslets; same size")
+    rectified: bool = setting(
+        False, "frames are resampled already: a whole number of pixels per lenslet, no rotation"
+    )
+    frame_ms: float | None = setting(None, "time from frame to frame, over what the file says", "ms", gt=0)
+    truth: TruthSettings | None = setting(None, "known volume, for evaluation")
+    neurons: str | None = setting(
+        None, "neurons given by the user: CSV of z_um, y_um, x_um, or a volume of labels"
+    )
+    two_photon: str | None = setting(
+        None, "two-photon volume: neurons are found on it, and training may use it"
+    )
+
+    @model_validator(mode="after")
+    def one_source(self):
+        if (self.path is None) == (self.simulate is None):
+            got = "both" if self.path is not None else "neither"
+            raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
+        return self
+
+
+class CalibrateSettings(Settings):
+    """Lenslet grid, dark and radiometry correction, pupil and trust masks, camera noise."""
+
+
+class PsfSettings(Settings):
+    """Wave-optics point spread function."""
+
+
+class TrainSettings(Settings):
+    """Unfolded networks: supervised, re-synthesis and adversarial losses."""
+
+
+class InferSettings(Settings):
+    """From frames to volumes."""
+
+    methods: tuple[Method, ...] = setting(("refocus", "rl", "rl_over"), "methods that are run")
+    n_iter: int = setting(8, "iterations of the iterative methods", ge=1, le=1000)
+    block_frames: int = setting(16, "frames computed together", ge=1, le=1024)
+    keep_every: int = setting(1, "every so many-th volume is kept; 0: none, only statistics and traces", ge=0)
+
+
+class TracesSettings(Settings):
+    """Neurons, their calcium traces and events."""
+
+
+class EvaluateSettings(Settings):
+    """Measures of a recording."""
+
+
+class FiguresSettings(Settings):
+    """Pictures."""
+
+
+class LightfieldSettings(Settings):
+    """Light-field microscopy."""
+
+    microscopes: dict[Name, MicroscopeSettings] = setting(..., "microscopes by name", min_length=1)
+    samples: dict[Name, SampleSettings] = setting(..., "recordings by name", min_length=1)
+    calibrate: CalibrateSettings = setting(CalibrateSettings, "calibration")
+    psf: PsfSettings = setting(PsfSettings, "point spread function")
+    train: TrainSettings = setting(TrainSettings, "networks")
+    infer: InferSettings = setting(InferSettings, "reconstruction")
+    traces: TracesSettings = setting(TracesSettings, "neurons and traces")
+    evaluate: EvaluateSettings = setting(EvaluateSettings, "measures")
+    figures: FiguresSettings = setting(FiguresSettings, "pictures")
+
+    @model_validator(mode="after")
+    def known_microscopes(self):
+        for name, sample in self.samples.items():
+            if sample.microscope not in self.microscopes:
+                known = ", ".join(self.microscopes)
+                raise ValueError(
+                    f"samples.{name}.microscope: expected one of {known}, got {sample.microscope!r}"
+                )
+        return self
