@@ -73,7 +73,7 @@ def best_scale(estimate, truth):
 
 
 def scaled_nrmse(estimate, truth):
-    """NRMSE after the estimate is multiplied by `best_scale`: for data whose units differ from the truth's."""
+    """NRMSE after the estimate is multiplied by `best_scale`: for data in other units than the truth."""
     return nrmse(np.asarray(estimate, float) * best_scale(estimate, truth), truth)
 
 
