@@ -38,12 +38,46 @@ class SimulateSettings(Settings):
     """Neurons with known activity, seen through a microscope simulated on a finer grid."""
 
     n_lenslet: int = setting(15, "lenslets across the square frame", ge=3)
+    margin: int = setting(0, "lenslets around the frame where neurons lie too, whose light reaches it", ge=0)
     n_neuron: int = setting(30, "neurons", ge=1)
+    density_per_mm3: float | None = setting(
+        None, "neurons per volume, instead of n_neuron; mouse cortex: 90000", "1/mm3", gt=0
+    )
+    soma_radius_um: tuple[float, float] = setting((5, 7.5), "smallest and largest radius of somata", "um")
+    nucleus_share: float = setting(0.5, "radius of the dark nucleus over that of the soma", ge=0, lt=1)
+    neurites: str = setting(
+        "none", "none, grown (random trees), or a .swc or .h5 morphology or a folder of them"
+    )
+    brightness_spread: float = setting(0.3, "spread of log brightness from neuron to neuron", ge=0)
+    neuropil: float = setting(0.05, "brightness of the neuropil over that of somata", ge=0)
+    neuropil_contrast: float = setting(0.3, "standard deviation of the neuropil over its mean", ge=0, le=1)
     n_frame: int = setting(200, "frames", ge=1)
     frame_ms: float = setting(20, "time from frame to frame", "ms", gt=0)
+    activity: Literal["kinetics", "spikefinder"] = setting(
+        "kinetics", "simulated spikes and indicator, or measured traces with known spikes"
+    )
+    activity_path: str = setting(
+        "${INVERSEFLOW_DATA}/lfm/calcium_spikefinder", "folder of measured traces, for activity: spikefinder"
+    )
+    indicator: Literal["jgcamp8f", "gcamp6f", "gcamp6s"] = setting("jgcamp8f", "calcium indicator")
+    rate_hz: float = setting(1, "spikes per second, mean over neurons", "Hz", ge=0)
+    burst: float = setting(2, "spikes per burst, mean", ge=1)
     photons: float = setting(50, "mean photons per pixel of the brightest tenth of the pixels", gt=0)
+    read_noise: float = setting(1.6, "read noise of the camera", "electrons", ge=0)
     scatter_um: float | None = setting(70, "scattering length; none: no scattering", "um", gt=0)
+    depth_um: float | None = setting(
+        None,
+        "depth of z = 0 under the surface of the tissue; the lowest plane at the surface when left out",
+        "um",
+    )
     seed: int = setting(0, "seed of positions, spikes and noise", ge=0)
+
+    @model_validator(mode="after")
+    def ordered(self):
+        low, high = self.soma_radius_um
+        if not 0 < low <= high:
+            raise ValueError(f"soma_radius_um: expected smallest and largest above 0, got {low} and {high}")
+        return self
 
 
 class TruthSettings(Settings):
