@@ -85,7 +85,8 @@ def ista(A, y, n_iter, threshold=0.0, mask=None, step=None, nonnegative=True, x0
         x <- prox(x - step A'(m (A x - y))),    prox(u) = max(u - step threshold, 0)
 
     threshold: number, or tensor that broadcasts to x, in units of A'y; from max A'y on, x >= 0 becomes 0.
-    step: 1/||A||^2 unless given; with it, and mask <= 1, the cost never rises. y may be negative. Source: Daubechies, Defrise & De Mol, CPAM 57 (2004).
+    step: 1/||A||^2 unless given; with it, and mask <= 1, the cost never rises. y may be negative.
+    Source: Daubechies, Defrise & De Mol, CPAM 57 (2004).
     """
     trust, prox = _trust(mask, y), _shrink_positive if nonnegative else _shrink
     step = 1 / A.norm_squared() if step is None else step
