@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 SM     := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(abspath $(BIN)):$(PATH)
 # One invocation per stage: an anchor that came out the same ends the rerun there.
-STAGES := fingerprints summaries calibrations libraries elements maps all
+STAGES := fingerprints summaries calibrations models detections reconstructions traces all
 
 run: $(VENV)/.done
 	set -e; for stage in $(STAGES); do $(SM) $$stage; done

@@ -9,6 +9,16 @@ configfile: "config/config.yaml"
 include: "workflow/rules/common.smk"
 
 
+if CONFIG.maxrf:
+
+    include: "workflow/rules/maxrf_common.smk"
+
+
+if CONFIG.lightfield:
+
+    include: "workflow/rules/lightfield_common.smk"
+
+
 report: "workflow/report/workflow.rst"
 
 
@@ -16,57 +26,70 @@ wildcard_constraints:
     sample="|".join(SAMPLES),
 
 
-scattergather:
-    rows=MAXRF.blocks,
-
-
 rule all:
     input:
-        "results/maxrf/metrics.csv",
-        collect("results/maxrf/{sample}/export", sample=SAMPLES),
-        collect("results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES),
+        TARGETS["all"],
         "results/summary.html",
     localrule: True
 
 
 # Stage targets, in the order in which data flow. `make run` builds them one invocation after another, so that a
-# result that came out the same ends the rerun there (within one invocation Snakemake never does that).
+# result that came out the same ends the rerun there (within one invocation Snakemake never does that). What a
+# target holds of a modality stands in <modality>_common.smk.
 rule fingerprints:
     input:
-        collect(FINGERPRINT, sample=SAMPLES),
+        TARGETS["fingerprints"],
     localrule: True
 
 
 rule summaries:
     input:
-        collect("results/maxrf/{sample}/summary.json", sample=SAMPLES),
+        TARGETS["summaries"],
     localrule: True
 
 
 rule calibrations:
     input:
-        collect("results/maxrf/{sample}/calibration.json", sample=CALIBRATED),
+        TARGETS["calibrations"],
     localrule: True
 
 
-rule libraries:
+rule models:
     input:
-        collect("results/maxrf/{sample}/library.npz", sample=CALIBRATED),
+        TARGETS["models"],
     localrule: True
 
 
-rule elements:
+rule detections:
     input:
-        collect("results/maxrf/{sample}/elements.csv", sample=CALIBRATED),
+        TARGETS["detections"],
     localrule: True
 
 
-rule maps:
+rule reconstructions:
     input:
-        collect("results/maxrf/{sample}/maps.json", sample=SAMPLES),
+        TARGETS["reconstructions"],
     localrule: True
 
 
-include: "workflow/rules/maxrf.smk"
-include: f"workflow/rules/maxrf_{MAXRF.mode}.smk"
+rule traces:
+    input:
+        TARGETS["traces"],
+    localrule: True
+
+
+if CONFIG.maxrf:
+
+    scattergather:
+        rows=MAXRF.blocks,
+
+    include: "workflow/rules/maxrf.smk"
+    include: f"workflow/rules/maxrf_{MAXRF.mode}.smk"
+
+
+if CONFIG.lightfield:
+
+    include: "workflow/rules/lightfield.smk"
+
+
 include: "workflow/rules/report.smk"

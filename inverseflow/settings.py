@@ -7,22 +7,25 @@ are out of date.
 import sys
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, model_validator
 
 from inverseflow.core.provenance import ROOT
 from inverseflow.core.settings import Settings, schema_text, setting, table
+from inverseflow.lightfield.settings import LightfieldSettings
 from inverseflow.maxrf.settings import MaxrfSettings
 
 GENERATED = {
     "workflow/schemas/config.schema.json": schema_text,
     "config/README.md": lambda m: _INTRO + table(m),
 }
+MODALITIES = ("maxrf", "lightfield")
 _INTRO = """# Every setting
 
 Made from the settings models by `python -m inverseflow.settings`; do not edit.
-`config.yaml` is the default run; a key that is left out has the default below. Put your scans there, or in a
-file of your own: `snakemake --configfile mine.yaml` changes the keys that it names, adds its samples, drops
-a sample of the default run by `painting: null`; with `--replace-workflow-config` it stands alone.
+`config.yaml` is the default run; a key that is left out has the default below. Put your recordings there, or
+in a file of your own: `snakemake --configfile mine.yaml` changes the keys that it names, adds its samples,
+drops a sample of the default run by `painting: null`, and a whole modality by `maxrf: null`; with
+`--replace-workflow-config` it stands alone. A run needs the block of one modality at least.
 
 """
 Where = Annotated[str, StringConstraints(pattern=r"^(threads|local|slurm|[a-z]+://.+)$")]
@@ -50,7 +53,20 @@ class Config(Settings):
         "threads", "where blocks are computed: threads, local, slurm, or the address of a Dask scheduler"
     )
     slurm: SlurmSettings = setting(SlurmSettings, "Dask workers as SLURM jobs")
-    maxrf: MaxrfSettings = setting(..., "MA-XRF")
+    maxrf: MaxrfSettings | None = setting(None, "MA-XRF: scans to element maps")
+    lightfield: LightfieldSettings | None = setting(None, "light-field microscopy: movies to volumes, traces")
+
+    @property
+    def modalities(self):
+        """{name: settings} of the modalities that this run has a block for."""
+        found = {name: getattr(self, name) for name in MODALITIES}
+        return {name: block for name, block in found.items() if block is not None}
+
+    @model_validator(mode="after")
+    def any_modality(self):
+        if not self.modalities:
+            raise ValueError(f"expected a block for at least one of {', '.join(MODALITIES)}, got none")
+        return self
 
 
 def generated():

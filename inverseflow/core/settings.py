@@ -9,8 +9,9 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 _TYPES = {
     "number": "a number",
@@ -30,6 +31,17 @@ _LIMITS = {
     "maxItems": "with entries at most",
     "minProperties": "with entries at least",
 }
+
+
+def without_dropped(entries):
+    """Entries that are not null: `name: null` in an overlay drops an entry of the configuration below it."""
+    return {k: v for k, v in entries.items() if v is not None} if isinstance(entries, dict) else entries
+
+
+Entry = TypeVar("Entry")
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+ByName = Annotated[dict[Name, Entry], BeforeValidator(without_dropped)]
+"""Named entries of a block, such as samples: `ByName[SampleSettings]`."""
 
 
 class ConfigError(ValueError):

@@ -1,12 +1,11 @@
 """Settings of light-field microscopy, one frozen model per stage: defaults, ranges, units and meanings."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import model_validator
 
-from inverseflow.core.settings import Settings, setting
+from inverseflow.core.settings import ByName, Name, Settings, setting
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["refocus", "rl", "rl_prevedel", "rl_over", "rl_aa", "ista", "fista", "lista", "em"]
 
 
@@ -125,6 +124,16 @@ class CalibrateSettings(Settings):
 class PsfSettings(Settings):
     """Wave-optics point spread function."""
 
+    supersampling: int = setting(
+        3, "points across a pixel at which the light is computed; 3 is right to 1 % of the peak", ge=1, le=15
+    )
+    energy: float = setting(
+        0.998,
+        "share of the light near a voxel's image that the support of each depth must hold; less is faster",
+        gt=0.5,
+        le=1,
+    )
+
 
 class TrainSettings(Settings):
     """Unfolded networks: supervised, re-synthesis and adversarial losses."""
@@ -134,9 +143,31 @@ class InferSettings(Settings):
     """From frames to volumes."""
 
     methods: tuple[Method, ...] = setting(("refocus", "rl", "rl_over"), "methods that are run")
-    n_iter: int = setting(8, "iterations of the iterative methods", ge=1, le=1000)
-    block_frames: int = setting(16, "frames computed together", ge=1, le=1024)
+    n_iter: int = setting(8, "iterations of rl, rl_prevedel and rl_aa", ge=1, le=1000)
+    n_iter_over: int = setting(5, "iterations of rl_over", ge=1, le=1000)
+    relaxation: float = setting(1.9, "exponent of rl_over; 1 is plain Richardson-Lucy", ge=1, lt=2)
+    n_iter_sparse: int = setting(30, "iterations of ista and fista", ge=1, le=1000)
+    threshold: float = setting(
+        0.01, "sparsity of ista and fista, as a share of the threshold at which all voxels are 0", ge=0, lt=1
+    )
+    background: float = setting(0, "light in every pixel that the volume shall not explain", "counts", ge=0)
+    pedestal: float = setting(
+        0,
+        "added to frames and model alike, so that negative pixels keep what they say; best the variance of "
+        "the read noise",
+        "counts",
+        ge=0,
+    )
+    margin_lenslets: int = setting(
+        0,
+        "lenslets around the frame from which light may come too; the volume is larger by them",
+        ge=0,
+        le=50,
+    )
+    dtype: Literal["float32", "float64"] = setting("float32", "precision of the computation")
+    block_frames: int = setting(16, "frames computed together; memory grows with it", ge=1, le=1024)
     keep_every: int = setting(1, "every so many-th volume is kept; 0: none, only statistics and traces", ge=0)
+    export_tiff: bool = setting(False, "write the kept volumes as OME-TIFF too, for Fiji")
 
 
 class TracesSettings(Settings):
@@ -154,8 +185,8 @@ class FiguresSettings(Settings):
 class LightfieldSettings(Settings):
     """Light-field microscopy."""
 
-    microscopes: dict[Name, MicroscopeSettings] = setting(..., "microscopes by name", min_length=1)
-    samples: dict[Name, SampleSettings] = setting(..., "recordings by name", min_length=1)
+    microscopes: ByName[MicroscopeSettings] = setting(..., "microscopes by name", min_length=1)
+    samples: ByName[SampleSettings] = setting(..., "recordings by name", min_length=1)
     calibrate: CalibrateSettings = setting(CalibrateSettings, "calibration")
     psf: PsfSettings = setting(PsfSettings, "point spread function")
     train: TrainSettings = setting(TrainSettings, "networks")

@@ -1,13 +1,12 @@
 """Settings of MA-XRF: one frozen model per stage. Defaults, ranges, units and meanings live only here."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import StringConstraints, field_validator, model_validator
+from pydantic import model_validator
 
-from inverseflow.core.settings import Settings, setting
+from inverseflow.core.settings import ByName, Name, Settings, setting
 
 Format = Literal["ripple", "bcf", "spectrum", "edf", "hdf5", "npy", "npz", "zarr"]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
 
 class SimulateSettings(Settings):
@@ -168,7 +167,7 @@ class EvaluateSettings(Settings):
 class MaxrfSettings(Settings):
     """MA-XRF: from a cube of counts to elemental maps."""
 
-    samples: dict[Name, SampleSettings] = setting(..., "the recordings, by name", min_length=1)
+    samples: ByName[SampleSettings] = setting(..., "the recordings, by name", min_length=1)
     mode: Literal["whole", "blocks"] = setting(
         "whole", "deconvolve a recording in one job or in one job per block"
     )
@@ -183,12 +182,6 @@ class MaxrfSettings(Settings):
     export: ExportSettings = setting(ExportSettings, "files for other programs")
     figures: FiguresSettings = setting(FiguresSettings, "pictures")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "evaluation")
-
-    @field_validator("samples", mode="before")
-    @classmethod
-    def without_dropped(cls, samples):
-        """`name: null` in an overlay drops a sample of the configuration below it."""
-        return {k: v for k, v in samples.items() if v is not None} if isinstance(samples, dict) else samples
 
     @model_validator(mode="after")
     def known_libraries(self):

@@ -71,7 +71,7 @@ def test_thresholds_are_learned_once_and_only_when_asked_for(project):
     for thresholds, jobs in (("pretrained", set()), ("train", {("maxrf_learn", "")})):
         maxrf = config | {"train": {"thresholds": thresholds}}
         (project / "config/config.yaml").write_text(yaml.safe_dump({"maxrf": maxrf}))
-        planned = set(project.jobs("libraries"))
+        planned = set(project.jobs("models"))
         assert {job for job in planned if job[0] == "maxrf_learn"} == jobs
         assert {("maxrf_train", "sample=a"), ("maxrf_train", "sample=b")} <= planned
 

@@ -141,11 +141,11 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(run):
 
 def test_learned_thresholds_reach_the_library(run):
     run.configure(train={"thresholds": "train"})
-    assert {"maxrf_learn", "maxrf_train"} == run.rules("libraries")
+    assert {"maxrf_learn", "maxrf_train"} == run.rules("models")
     learned = json.loads((run / "resources/maxrf/thresholds.json").read_text())
     learned["tail"]["shape"] = 0.12345
     (run / "results/maxrf/thresholds.json").write_text(json.dumps(learned))
-    run.snakemake("libraries", "--rerun-triggers", "mtime")  # as if maxrf_learn had made them
+    run.snakemake("models", "--rerun-triggers", "mtime")  # as if maxrf_learn had made them
     assert Library.load(run / "results/maxrf/folder/library.npz").thresholds["tail"] == learned["tail"]
 
 

@@ -29,7 +29,7 @@ rule maxrf_simulate:
 rule maxrf_summarize:
     """One pass: mean, maximum and quantile spectra, a random sample, clusters, total counts."""
     input:
-        scan=ancient(raw),
+        scan=ancient(MAXRF_RAW.input),
         fingerprints=FINGERPRINT,
     output:
         summary="results/maxrf/{sample}/summary.nc",
@@ -46,8 +46,8 @@ rule maxrf_summarize:
         runtime=60,
     params:
         code=code("maxrf/summarize.py"),
-        reader=reader,
-        settings=stage("summarize"),
+        reader=scan_reader,
+        settings=stage("maxrf", "summarize"),
     script:
         "../../scripts/maxrf/summarize.py"
 
@@ -70,7 +70,7 @@ rule maxrf_calibrate:
         runtime=30,
     params:
         code=code("maxrf/calibrate.py"),
-        settings=stage("calibrate"),
+        settings=stage("maxrf", "calibrate"),
     script:
         "../../scripts/maxrf/calibrate.py"
 
@@ -91,7 +91,7 @@ rule maxrf_learn:
     params:
         code=code("maxrf/learn.py"),
         data=lambda wildcards: measured_spectra(),
-        settings=stage("learn"),
+        settings=stage("maxrf", "learn"),
     script:
         "../../scripts/maxrf/learn.py"
 
@@ -119,7 +119,7 @@ rule maxrf_train:
     params:
         code=code("maxrf/train.py"),
         thresholds=LEARNED or resource("maxrf/thresholds.json"),
-        settings=stage("train"),
+        settings=stage("maxrf", "train"),
     script:
         "../../scripts/maxrf/train.py"
 
@@ -144,7 +144,7 @@ rule maxrf_detect:
         runtime=60,
     params:
         code=code("maxrf/detect.py"),
-        settings=stage("detect"),
+        settings=stage("maxrf", "detect"),
     script:
         "../../scripts/maxrf/detect.py"
 
@@ -152,7 +152,7 @@ rule maxrf_detect:
 rule maxrf_baselines:
     """The usual methods on the same scan."""
     input:
-        scan=ancient(raw),
+        scan=ancient(MAXRF_RAW.input),
         fingerprints=FINGERPRINT,
         library=library_of("library.npz"),
         elements=library_of("elements.csv"),
@@ -171,8 +171,8 @@ rule maxrf_baselines:
         runtime=120,
     params:
         code=code("maxrf/baselines.py"),
-        reader=reader,
-        settings=stage("baselines"),
+        reader=scan_reader,
+        settings=stage("maxrf", "baselines"),
     script:
         "../../scripts/maxrf/baselines.py"
 
@@ -197,7 +197,7 @@ rule maxrf_export:
         runtime=30,
     params:
         code=code("maxrf/export.py"),
-        settings=stage("export"),
+        settings=stage("maxrf", "export"),
     script:
         "../../scripts/maxrf/export.py"
 
@@ -222,7 +222,7 @@ rule maxrf_figures:
                 subcategory="{sample}",
                 labels={"stage": stage, "result": text},
             )
-            for figure, (stage, text) in FIGURES.items()
+            for figure, (stage, text) in MAXRF_FIGURES.items()
         },
         elements=report(
             "results/maxrf/{sample}/elements.html",
@@ -242,9 +242,9 @@ rule maxrf_figures:
     params:
         code=code("maxrf/figures.py"),
         origin=lambda wildcards: (
-            "simulated" if is_simulated(wildcards.sample) else "measured"
+            "simulated" if MAXRF_RAW.simulated(wildcards.sample) else "measured"
         ),
-        settings=stage("figures"),
+        settings=stage("maxrf", "figures"),
     script:
         "../../scripts/maxrf/figures.py"
 
@@ -252,7 +252,7 @@ rule maxrf_figures:
 rule maxrf_evaluate:
     """Measures of one recording, against the truth where it is known."""
     input:
-        scan=ancient(raw),
+        scan=ancient(MAXRF_RAW.input),
         fingerprints=FINGERPRINT,
         library=library_of("library.npz"),
         elements=library_of("elements.csv"),
@@ -271,9 +271,9 @@ rule maxrf_evaluate:
         runtime=30,
     params:
         code=code("maxrf/evaluate.py"),
-        reader=reader,
-        simulated=lambda wildcards: is_simulated(wildcards.sample),
-        settings=stage("evaluate"),
+        reader=scan_reader,
+        simulated=lambda wildcards: MAXRF_RAW.simulated(wildcards.sample),
+        settings=stage("maxrf", "evaluate"),
     script:
         "../../scripts/maxrf/evaluate.py"
 
@@ -281,7 +281,7 @@ rule maxrf_evaluate:
 rule maxrf_metrics:
     """The measures of all recordings in one table."""
     input:
-        collect("results/maxrf/{sample}/metrics.csv", sample=SAMPLES),
+        collect("results/maxrf/{sample}/metrics.csv", sample=MAXRF_SAMPLES),
     output:
         metrics=report(
             "results/maxrf/metrics.csv",

@@ -4,8 +4,8 @@
 rule maxrf_fingerprint:
     """The checksum of every block of rows, so that a change of one block is seen as that."""
     input:
-        scan=ancient(raw),
-        anchor=raw_anchor,
+        scan=ancient(MAXRF_RAW.input),
+        anchor=MAXRF_RAW.anchor,
     output:
         FINGERPRINT,
     log:
@@ -17,8 +17,8 @@ rule maxrf_fingerprint:
         runtime=60,
     params:
         code=code("maxrf/fingerprint_blocks.py"),
-        reader=reader,
-        state=raw_state,
+        reader=scan_reader,
+        state=MAXRF_RAW.state,
     script:
         "../../scripts/maxrf/fingerprint_blocks.py"
 
@@ -26,7 +26,7 @@ rule maxrf_fingerprint:
 rule maxrf_deconvolve_block:
     """Maps of one block of rows."""
     input:
-        scan=ancient(raw),
+        scan=ancient(MAXRF_RAW.input),
         fingerprint="results/maxrf/{sample}/fingerprint/{scatteritem}.json",
         library=library_of("library.npz"),
         elements=library_of("elements.csv"),
@@ -46,8 +46,8 @@ rule maxrf_deconvolve_block:
         runtime=60,
     params:
         code=code("maxrf/deconvolve.py"),
-        reader=reader,
-        settings=stage("deconvolve"),
+        reader=scan_reader,
+        settings=stage("maxrf", "deconvolve"),
     script:
         "../../scripts/maxrf/deconvolve.py"
 
@@ -71,6 +71,6 @@ rule maxrf_deconvolve:
         runtime=30,
     params:
         code=code("maxrf/join.py"),
-        settings=stage("deconvolve"),
+        settings=stage("maxrf", "deconvolve"),
     script:
         "../../scripts/maxrf/join.py"

@@ -4,8 +4,8 @@
 rule maxrf_fingerprint:
     """A small file with the checksum of the raw data, wherever and whatever they are."""
     input:
-        scan=ancient(raw),
-        anchor=raw_anchor,
+        scan=ancient(MAXRF_RAW.input),
+        anchor=MAXRF_RAW.anchor,
     output:
         FINGERPRINT,
     log:
@@ -17,8 +17,8 @@ rule maxrf_fingerprint:
         runtime=60,
     params:
         code=code("maxrf/fingerprint.py"),
-        reader=reader,
-        state=raw_state,
+        reader=scan_reader,
+        state=MAXRF_RAW.state,
     script:
         "../../scripts/maxrf/fingerprint.py"
 
@@ -26,7 +26,7 @@ rule maxrf_fingerprint:
 rule maxrf_deconvolve:
     """One map per element, with errors, significance and chi-square."""
     input:
-        scan=ancient(raw),
+        scan=ancient(MAXRF_RAW.input),
         fingerprints=FINGERPRINT,
         library=library_of("library.npz"),
         elements=library_of("elements.csv"),
@@ -45,7 +45,7 @@ rule maxrf_deconvolve:
         runtime=120,
     params:
         code=code("maxrf/deconvolve.py"),
-        reader=reader,
-        settings=stage("deconvolve"),
+        reader=scan_reader,
+        settings=stage("maxrf", "deconvolve"),
     script:
         "../../scripts/maxrf/deconvolve.py"

@@ -1,22 +1,17 @@
 # The summary page of all modalities.
+SHOWN = [
+    path
+    for page in PAGES.values()
+    for part in page["samples"].values()
+    for paths in part.values()
+    for path in paths.values()
+] + [page["metrics"] for page in PAGES.values()]
 
 
 rule summary:
     """Tables, pictures, settings and code of the run on one page."""
     input:
-        metrics="results/maxrf/metrics.csv",
-        elements=[
-            f"results/maxrf/{MAXRF.samples[sample].library_of or sample}/elements.csv"
-            for sample in SAMPLES
-        ],
-        anchors=collect(
-            "results/maxrf/{sample}/{store}.json",
-            sample=SAMPLES,
-            store=["summary", "maps", "baselines"],
-        ),
-        pictures=collect(
-            "results/maxrf/{sample}/{figure}.png", sample=SAMPLES, figure=FIGURES
-        ),
+        list(dict.fromkeys(SHOWN)),
     output:
         page=report(
             "results/summary.html",
@@ -31,20 +26,15 @@ rule summary:
         "../../envs/inverseflow.yaml"
     params:
         code=code("summary.py"),
-        samples=SAMPLES,
-        figures={name: text for name, (stage, text) in FIGURES.items()},
-        settings=MAXRF.model_dump(mode="json", exclude={"samples"}),
+        pages=PAGES,
+        settings={
+            name: block.model_dump(mode="json", exclude={"samples"})
+            for name, block in CONFIG.modalities.items()
+        },
         stages={
-            name: code(f"maxrf/{name}.py")
-            for name in (
-                "summarize",
-                "calibrate",
-                "train",
-                "detect",
-                "deconvolve",
-                "baselines",
-                "evaluate",
-            )
+            f"{name}: {stage}": code(f"{name}/{stage}.py")
+            for name, page in PAGES.items()
+            for stage in page["stages"]
         },
     script:
         "../../scripts/summary.py"
