@@ -5,12 +5,24 @@ The sample is continuous (`scene`), its light field is computed on a finer grid 
 as the reconstruction's: what such a movie cannot show is an error of the PSF itself.
 """
 
+import math
+
 import numpy as np
 
+from inverseflow.core.progress import progress
 from inverseflow.core.settings import expand_variables
+from inverseflow.core.stores import COMPRESSOR, replacing
 
+from .camera import Camera
+from .kinetics import INDICATORS, count_spikes, delta_f, spike_times
 from .morphology import grow_tree, read_trees
+from .optics import OpticsError
+from .psf import compute_psf
+from .scattering import ScatteredLightField
 from .scene import Grid, Neuropil, Scene
+
+_BLOCK_BYTES = 8_000_000
+_WARM_UP_MS = 2000.0  # spikes before the first frame count too
 
 GAP_UM = 1.0  # between neurons
 _TRIES = 2000  # places tried for each neuron
@@ -106,9 +118,159 @@ def finer_grid(optics):
     """Optics on the grid of the simulation: P + 2 voxels per lenslet, two planes for each, none in common.
 
     P 3 and dz 8 um become P 5 and dz 4 um: planes a quarter of the distance below and above each plane, so
-    that both grids fill the same slab.
+    that both grids fill the same slab. SimulateError when there are no pixels for finer voxels.
     """
-    z = np.asarray(optics.z_um, float)
+    p, z = optics.voxels_per_lenslet + 2, np.asarray(optics.z_um, float)
     edges = Grid(1.0, 1, tuple(z), (1, 1)).edges(0) if len(z) > 1 else z[0] + np.array([-1.0, 1.0])
     fine = np.sort(np.concatenate([(3 * edges[:-1] + edges[1:]) / 4, (edges[:-1] + 3 * edges[1:]) / 4]))
-    return optics.finer(voxels_per_lenslet=optics.voxels_per_lenslet + 2, z_um=tuple(map(float, fine)))
+    try:
+        return optics.finer(voxels_per_lenslet=p, z_um=tuple(map(float, fine)))
+    except OpticsError as error:
+        raise SimulateError(
+            f"simulate: the sample is drawn on {p} voxels per lenslet, finer than the reconstruction's "
+            f"{p - 2}; lower voxels_per_lenslet. {error}"
+        ) from None
+
+
+def activity(settings, n_neuron, rng):
+    """Spikes per frame, int (neuron, time), and dF/F (neuron, time) of `settings.activity`."""
+    n, frame_ms = settings.n_frame, settings.frame_ms
+    if settings.activity == "spikefinder":
+        from .spikefinder import read_spikefinder, resampled
+
+        cells = read_spikefinder(expand_variables(settings.activity_path, "simulate.activity_path"))
+        return resampled(cells, n_neuron, n, frame_ms, rng)
+    indicator = INDICATORS[settings.indicator]
+    spikes, dff = np.zeros((n_neuron, n), int), np.zeros((n_neuron, n))
+    for i in range(n_neuron):
+        rate_hz = settings.rate_hz * rng.lognormal(-0.125, 0.5)
+        times = spike_times(rng, n * frame_ms + _WARM_UP_MS, rate_hz, settings.burst) - _WARM_UP_MS
+        spikes[i], dff[i] = count_spikes(times, n, frame_ms), delta_f(times, n, frame_ms, indicator)
+    return spikes, dff
+
+
+def simulate(settings, optics, store, psf=None, psf_settings=None):
+    """A movie of a random scene and its truth, written to a Zarr store that xarray opens.
+
+    Parameters
+    ----------
+    settings : SimulateSettings
+    optics : Optics of the reconstruction
+    store : path
+    psf : Psf on `finer_grid(optics)`; computed with `psf_settings` (PsfSettings) when left out
+
+    frames (time, v, u)         uint16 counts of background, neurons and noise
+    footprints (neuron, v, u)   light field of a neuron at 1 photon per um3, without noise
+    background (v, u)           light field of the neuropil, photons
+    masks (neuron, z, y, x)     share of each voxel of the reconstruction's grid that the neuron takes
+    brightness (neuron)         photons per um3 at baseline
+    volume (z, y, x)            photons emitted by each voxel at baseline, on the reconstruction's grid
+    spikes, dff (neuron, time)  per frame
+    centre_um (neuron, axis), radius_um (neuron), in_frame (neuron): whether its middle lies over the frame
+
+    Photons of a frame are background + sum_i brightness_i (1 + dff_i) footprints_i. Memory: the footprints
+    and a block of frames. The same settings give the same store on one kind of machine.
+    """
+    import zarr
+
+    seeds = np.random.default_rng(settings.seed).spawn(
+        3
+    )  # scene, activity, noise: one does not move the other
+    lenslets = (settings.n_lenslet, settings.n_lenslet)
+    scene = make_scene(settings, optics, seeds[0])
+    spikes, dff = activity(settings, len(scene), seeds[1])
+    fine = finer_grid(optics)
+    psf = compute_psf(fine, psf_settings) if psf is None else psf
+    if psf.optics != fine:
+        raise SimulateError(f"simulate: expected a PSF on the finer grid {fine}, got {psf.optics}")
+    light_field = ScatteredLightField(psf, lenslets, settings.margin, settings.scatter_um, settings.depth_um)
+    footprints, background = scene_light(scene, light_field, Grid.of(fine, lenslets, settings.margin))
+    frame0 = background + np.tensordot(scene.brightness.astype(np.float32), footprints, 1)
+    scale = settings.photons / brightest_tenth(frame0)
+    camera = Camera(read_noise=settings.read_noise)
+    data = _truth(settings, optics, scene, lenslets, scale)
+    data["footprints"] = ("neuron", "v", "u"), footprints, {"units": "um3"}
+    data["background"] = ("v", "u"), (background * scale).astype(np.float32), {"units": "photons"}
+    data["spikes"] = ("neuron", "time"), spikes.astype(np.int32)
+    data["dff"] = ("neuron", "time"), dff
+    data = data.assign_coords(
+        time=("time", np.arange(settings.n_frame) * settings.frame_ms, {"units": "ms"})
+    ).assign_attrs(
+        frame_ms=settings.frame_ms,
+        photons=settings.photons,
+        offset=camera.offset,
+        gain=camera.gain,
+        read_noise=camera.read_noise,
+        saturation=camera.saturation,
+        rectified=True,
+        fine_voxels_per_lenslet=fine.voxels_per_lenslet,
+        fine_z_um=list(fine.z_um),
+        inverse_crime="no: drawn on a finer grid; but the same wave optics as the reconstruction",
+        depth_um=[float(d) for d in light_field.depth_um],
+        ballistic=[float(b) for b in light_field.ballistic],
+    )
+    size = frame0.size
+    n_block = max(1, min(settings.n_frame, _BLOCK_BYTES // (2 * size)))
+    encoding = {name: {"compressors": [COMPRESSOR]} for name in data.data_vars}
+    for name in ("footprints", "masks"):  # read a few neurons at a time
+        neurons = max(1, _BLOCK_BYTES // data[name][0].nbytes)
+        encoding[name]["chunks"] = (min(neurons, len(scene)), *data[name].shape[1:])
+    flat = footprints.reshape(len(scene), -1) * (scene.brightness * scale).astype(np.float32)[:, None]
+    still = (frame0 * scale).astype(np.float32).ravel()
+    with replacing(store) as temporary:
+        data.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        frames = zarr.open_group(temporary, mode="r+").create_array(
+            "frames",
+            shape=(settings.n_frame, *frame0.shape),
+            chunks=(n_block, *frame0.shape),
+            dtype="uint16",
+            compressors=[COMPRESSOR],
+            dimension_names=("time", "v", "u"),
+            attributes={"units": "counts"},
+        )
+        for first in progress(range(0, settings.n_frame, n_block), "simulate, blocks of frames"):
+            part = dff[:, first : first + n_block].T.astype(np.float32)
+            photons = np.maximum(still + part @ flat, 0).reshape(-1, *frame0.shape)
+            frames[first : first + n_block] = camera.record(photons, seeds[2])
+
+
+def scene_light(scene, light_field, grid, batch=8):
+    """Light fields of a scene: footprints (neuron, v, u) at 1 photon per um3, and the background (v, u)."""
+    um3 = grid.voxel_um3[:, None, None].astype(np.float32)
+    footprints = [
+        light_field(scene.masks(grid, range(i, min(i + batch, len(scene)))) * um3)
+        for i in range(0, len(scene), batch)
+    ]
+    background = scene.render(grid, gains=np.zeros(len(scene)))
+    return np.concatenate(footprints), light_field(background[None])[0]
+
+
+def brightest_tenth(frame):
+    """Mean of the brightest tenth of the pixels."""
+    n = math.ceil(frame.size / 10)
+    return float(np.partition(frame, -n, axis=None)[-n:].mean())
+
+
+def _truth(settings, optics, scene, lenslets, scale):
+    """What is known on the reconstruction's grid, and per neuron."""
+    import xarray as xr
+
+    grid = Grid.of(optics, lenslets)
+    um = {"units": "um"}
+    y, x = ((grid.edges(axis)[1:] + grid.edges(axis)[:-1]) / 2 for axis in (1, 2))
+    half = np.array([grid.edges(1)[-1], grid.edges(2)[-1]])
+    return xr.Dataset(
+        {
+            "masks": (("neuron", "z", "y", "x"), scene.masks(grid), {"units": "share of the voxel"}),
+            "volume": (("z", "y", "x"), scene.render(grid) * np.float32(scale), {"units": "photons"}),
+            "brightness": ("neuron", scene.brightness * scale, {"units": "photons/um3"}),
+            "centre_um": (("neuron", "axis"), scene.centre_um, um | {"axis": "z, y, x"}),
+            "radius_um": ("neuron", scene.radius_um, um),
+            "in_frame": ("neuron", (np.abs(scene.centre_um[:, 1:]) <= half).all(1)),
+        },
+        {
+            "z": ("z", np.array(grid.z_um), um),
+            "y": ("y", y, um),
+            "x": ("x", x, um),
+        },
+    )
