@@ -58,9 +58,8 @@ def test_weighted_nnls_equals_scipy(problem):
 def test_float32_frames_give_the_same(problem):
     S, frames = problem
     found = nnls_traces(frames.astype(np.float32), S.astype(np.float32))
-    np.testing.assert_allclose(
-        found, nnls_traces(frames, S), atol=2e-4
-    )  # the pair of alike ones is 1e2 worse
+    alike = 0.02  # of the two neurons that are nearly the same: condition 1e5 times rounding
+    np.testing.assert_allclose(found, nnls_traces(frames, S), atol=alike)
 
 
 def test_solution_meets_the_conditions_of_the_optimum(problem):
