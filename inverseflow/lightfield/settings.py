@@ -173,9 +173,60 @@ class InferSettings(Settings):
 class TracesSettings(Settings):
     """Neurons, their calcium traces and events."""
 
+    statistic: Literal["std", "correlation"] = setting(
+        "std",
+        "volume in which neurons are looked for: standard deviation over time, or correlation with the "
+        "voxels around (needs kept volumes)",
+    )
+    soma_um: float = setting(12, "diameter of the neurons that are looked for", "um", ge=2, le=100)
+    min_distance_um: float = setting(9, "smallest distance of two neurons", "um", gt=0)
+    min_snr: float = setting(5, "how far a neuron must stand out of the noise of its plane", ge=0)
+    max_neurons: int = setting(1000, "neurons at most, those that stand out most", ge=1)
+    masks: Literal["ellipsoid", "segment"] = setting(
+        "ellipsoid", "shape of a neuron: a ball of soma_um, or the voxels around that are bright with it"
+    )
+    source: Literal["nnls", "mask"] = setting(
+        "nnls",
+        "traces from least squares of the frames on the neurons' light fields, or means over masks of the "
+        "volumes (needs all volumes kept)",
+    )
+    weight: Literal["poisson", "none"] = setting(
+        "poisson", "weight of pixels in the least squares: inverse photon noise, or all the same"
+    )
+    refine: int = setting(
+        0, "times that the neurons' light fields are fitted to the movie, after the first traces", ge=0, le=10
+    )
+    neuropil: float = setting(
+        0, "share of the light around a mask that is taken off its mean (source mask)", ge=0, le=1
+    )
+    block_frames: int = setting(64, "frames computed together", ge=1, le=4096)
+    baseline_percentile: float = setting(20, "percentile of the trace that counts as rest", "%", ge=0, le=100)
+    baseline_window_s: float = setting(30, "time over which that percentile is taken", "s", gt=0)
+    baseline_smooth_ms: float = setting(
+        200, "running mean before the percentile, so that noise does not pull it down", "ms", ge=0
+    )
+    baseline_floor: float = setting(
+        0.05, "smallest baseline, as a share of the median over neurons", ge=0, le=1
+    )
+    decay_ms: float | None = setting(
+        None, "decay of the indicator, for events; estimated from the traces when left out", "ms", gt=0
+    )
+    rise_ms: float = setting(0, "rise of the indicator; 0: at once", "ms", ge=0)
+
 
 class EvaluateSettings(Settings):
     """Measures of a recording."""
+
+    n_resynthesis: int = setting(8, "frames whose re-synthesis error is measured", ge=1)
+    match_um: float = setting(10, "a neuron found nearer than this to a true one is that one", "um", gt=0)
+    neighbour_um: float = setting(30, "crosstalk counts between neurons nearer than this", "um", gt=0)
+    perturbation: float = setting(0.5, "change of one neuron's light in the measure of crosstalk", gt=0)
+    max_perturbed: int = setting(100, "neurons that are perturbed at most, chosen by seed", ge=1)
+    max_shift: int = setting(
+        3, "voxels by which the volume may be shifted along each axis to fit a truth given as a file", ge=0
+    )
+    beads: bool = setting(True, "measure bead widths by depth (simulated samples)")
+    seed: int = setting(0, "seed of choices and of noise", ge=0)
 
 
 class FiguresSettings(Settings):
