@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib import colormaps, ticker
 from matplotlib.colors import LogNorm
 
+from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 from inverseflow.core.stores import replacing
 
-from .drawing import COLOURS, add_axes, lowest_level, new_figure, positive, save, write_title
+from .drawing import COLOURS, lowest_level, positive
 from .export import step_um
 
 _PANEL_IN = 2.35  # longest side of one map

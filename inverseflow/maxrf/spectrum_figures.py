@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.lines import Line2D
 
-from .drawing import COLOURS, lowest_level, new_figure, positive, save, write_title
+from inverseflow.core.drawing import new_figure, save, write_title
+
+from .drawing import COLOURS, lowest_level, positive
 from .response import FWHM, SI_ESCAPE_KEV
 
 MARKERS = {"element": "o", "scatter": "s", "sum peak": "^", "escape": "v", "unassigned": "x"}

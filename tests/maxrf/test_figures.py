@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from inverseflow.maxrf import drawing, map_figures, spectrum_figures
+from inverseflow.core import drawing
+from inverseflow.maxrf import map_figures, spectrum_figures
 from inverseflow.maxrf.lines import line_groups
 from inverseflow.maxrf.response import Response
 from inverseflow.maxrf.templates import Library
