@@ -53,6 +53,9 @@ class Config(Settings):
         "threads", "where blocks are computed: threads, local, slurm, or the address of a Dask scheduler"
     )
     slurm: SlurmSettings = setting(SlurmSettings, "Dask workers as SLURM jobs")
+    gpu: int = setting(
+        0, "GPUs that jobs which can use one (networks, light-field volumes) ask a cluster for", ge=0, le=8
+    )
     maxrf: MaxrfSettings | None = setting(None, "MA-XRF: scans to element maps")
     lightfield: LightfieldSettings | None = setting(None, "light-field microscopy: movies to volumes, traces")
 

@@ -101,6 +101,8 @@ class SampleSettings(Settings):
         False, "frames are resampled already: a whole number of pixels per lenslet, no rotation"
     )
     frame_ms: float | None = setting(None, "time from frame to frame, over what the file says", "ms", gt=0)
+    first_frame: int = setting(0, "first frame that is used, counted from 0", ge=0)
+    last_frame: int | None = setting(None, "last frame that is used; the end of the movie when left out", ge=0)
     truth: TruthSettings | None = setting(None, "known volume, for evaluation")
     neurons: str | None = setting(
         None, "neurons given by the user: CSV of z_um, y_um, x_um, or a volume of labels"
@@ -114,6 +116,10 @@ class SampleSettings(Settings):
         if (self.path is None) == (self.simulate is None):
             got = "both" if self.path is not None else "neither"
             raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
+        if self.last_frame is not None and self.last_frame < self.first_frame:
+            raise ValueError(
+                f"last_frame: expected at least first_frame, {self.first_frame}, got {self.last_frame}"
+            )
         return self
 
 
