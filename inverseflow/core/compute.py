@@ -5,7 +5,8 @@ with compute("local", threads=4, memory_mb=4000) as engine:
         ...
 
 The same function over the same items gives the same results, bit for bit, everywhere: results come in the
-order of the items, and BLAS uses one thread inside a task, so nothing depends on how many workers there are.
+order of the items, and BLAS and torch use one thread inside a task, so nothing depends on how many workers
+there are.
 """
 
 import itertools
@@ -39,6 +40,21 @@ SLURM_DEFAULTS = {
     "directives": (),
 }
 _in_task = threading.local()
+
+
+@contextmanager
+def one_thread():
+    """BLAS, OpenMP and torch on one thread; of torch's own pool threadpoolctl does not know."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    with threadpoolctl.threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)
 
 
 class Engine:
@@ -122,6 +138,7 @@ def _threads(threads):
 
     def enter_task():
         _in_task.yes = True
+        threadpoolctl.threadpool_limits(1)  # OpenMP counts the threads of each thread by itself
 
     def cancel(pending):
         for future in pending:
@@ -132,7 +149,7 @@ def _threads(threads):
         return next(future for future in pending if future in done)
 
     with (
-        threadpoolctl.threadpool_limits(1),
+        one_thread(),
         dask.config.set(scheduler=get),
         ThreadPoolExecutor(threads, "compute", enter_task) as pool,
     ):
@@ -148,8 +165,9 @@ def _call(packed, item):
     """Runs on a Dask worker. Bytes travel, because Dask's own transport gives arrays that are not aligned to
     their numbers, on which BLAS takes another path and the last bits differ."""
     dask.config.set(scheduler="synchronous")
-    with threadpoolctl.threadpool_limits(1):
-        return cloudpickle.dumps(_unpacked(packed)(pickle.loads(item)))
+    function, item = _unpacked(packed), pickle.loads(item)
+    with one_thread():
+        return cloudpickle.dumps(function(item))
 
 
 class _Unpacking:

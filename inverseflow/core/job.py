@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 
-from inverseflow.core.compute import compute
+from inverseflow.core.compute import compute, one_thread
 from inverseflow.core.stores import checksum, key_of
 
 _SMALL_BYTES = 64_000_000
@@ -47,9 +46,9 @@ class Job:
 def job(snakemake, seed=0):
     """Run the body as a Snakemake job.
 
-    Everything that is logged, and the traceback of an error, goes to the rule's log file. BLAS has one thread
-    whatever the rule's `threads`, so that a result never depends on the number of cores; threads are for
-    `run.compute()`. The global seeds are set for libraries that use them; our code takes generators.
+    Everything that is logged, and the traceback of an error, goes to the rule's log file. BLAS and torch have
+    one thread whatever the rule's `threads`, so that a result never depends on the number of cores; those are
+    for `run.compute()`. The global seeds are set for libraries that use them; our code takes generators.
     """
     handlers = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
@@ -68,7 +67,7 @@ def job(snakemake, seed=0):
     log.info("%s with %s threads and %d MB", names, run.threads, run.memory_mb)
     start = time.monotonic()
     try:
-        with threadpoolctl.threadpool_limits(1):
+        with one_thread():
             yield run
     except BaseException:
         log.exception("failed")

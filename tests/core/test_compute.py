@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ import threadpoolctl
 from inverseflow.core import progress as progress_module
 from inverseflow.core.compute import compute
 from inverseflow.core.progress import progress
+from inverseflow.core.provenance import ROOT
 
 LIBRARY = np.random.default_rng(0).random((300, 40), dtype=np.float32)
 
@@ -97,6 +99,37 @@ def test_blas_has_one_thread_inside_and_the_old_number_after():
     with compute("threads", 2) as engine:
         assert set().union(*engine.map(lambda _: blas(), range(2))) == {1}
     assert blas() == before
+
+
+TORCH_THREADS = """
+import sys, torch
+from inverseflow.core.compute import compute
+
+def threads(i):
+    import torch
+    torch.ones(300, 300) @ torch.ones(300, 300)
+    return torch.get_num_threads()
+
+before = torch.get_num_threads()
+with compute(sys.argv[1], 2, 2000) as engine:
+    print(before, *engine.map(threads, range(4)), torch.get_num_threads())
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("where", ["threads", "local"])
+def test_torch_has_one_thread_inside_and_the_old_number_after(where):
+    free = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", TORCH_THREADS, where],
+        env=free | {"OMP_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    inside, after = done.stdout.splitlines()
+    expected = "3 1 1 1 1 1" if where == "threads" else "3 1 1 1 1 3"
+    assert (inside, after) == (expected, "3"), done.stderr
 
 
 def test_unknown_place_and_silent_address():
