@@ -102,7 +102,9 @@ class SampleSettings(Settings):
     )
     frame_ms: float | None = setting(None, "time from frame to frame, over what the file says", "ms", gt=0)
     first_frame: int = setting(0, "first frame that is used, counted from 0", ge=0)
-    last_frame: int | None = setting(None, "last frame that is used; the end of the movie when left out", ge=0)
+    last_frame: int | None = setting(
+        None, "last frame that is used; the end of the movie when left out", ge=0
+    )
     truth: TruthSettings | None = setting(None, "known volume, for evaluation")
     neurons: str | None = setting(
         None, "neurons given by the user: CSV of z_um, y_um, x_um, or a volume of labels"
@@ -142,7 +144,30 @@ class PsfSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Unfolded networks: supervised, re-synthesis and adversarial losses."""
+    """Unfolded networks: supervised, re-synthesis, adversarial and perturbation losses, each with its weight."""
+
+    weights: Literal["pretrained", "train"] = setting(
+        "train", "pretrained: the weights that come with the package for this microscope; train: own ones"
+    )
+    size: Literal["demo", "full"] = setting("demo", "demo: a minute; full: hours without a GPU")
+    n_layer: int = setting(4, "layers of the network, one projection there and back each", ge=1, le=50)
+    n_step: int | None = setting(None, "steps; of the size when left out", ge=1)
+    learning_rate: float = setting(2e-3, "of the network, at its peak", gt=0, le=1)
+    photons: tuple[float, float] = setting(
+        (8, 300), "light levels of training: mean photons per pixel of the brightest tenth of the pixels"
+    )
+    supervised: float = setting(1, "weight of the error of labelled volumes", ge=0)
+    perturbation: float = setting(1, "weight of brightened neurons: gain and crosstalk", ge=0)
+    crosstalk: float = setting(2, "weight of crosstalk against gain, within perturbation", ge=0)
+    change: float = setting(0.1, "weight of the changed volume against gain, within perturbation", ge=0)
+    resynthesis: float = setting(0.1, "weight of light-field re-synthesis of frames without labels", ge=0)
+    adversarial: float = setting(0, "weight of the critic", ge=0)
+    critic_rate: float = setting(1e-4, "learning rate of the critic", gt=0, le=1)
+    gradient_limit: float = setting(1, "largest norm of the gradient", gt=0)
+    average: float = setting(0.998, "decay of the averaged weights", gt=0, lt=1)
+    validate_every: int = setting(50, "steps between looks at held-out scenes", ge=1)
+    checkpoint_every: int = setting(100, "steps between checkpoints", ge=1)
+    seed: int = setting(0, "seed of scenes, draws and weights", ge=0)
 
 
 class InferSettings(Settings):
