@@ -9,6 +9,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+import threadpoolctl  # noqa: E402
+
+threadpoolctl.threadpool_limits(1)  # a pytest plugin of zarr loads numpy's BLAS before the lines above
 
 ROOT = Path(__file__).resolve().parents[1]
 
