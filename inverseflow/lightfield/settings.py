@@ -128,6 +128,42 @@ class SampleSettings(Settings):
 class CalibrateSettings(Settings):
     """Lenslet grid, dark and radiometry correction, pupil and trust masks, camera noise."""
 
+    n_frames: int = setting(64, "frames of the movie that are looked at", ge=1, le=10_000)
+    distortion: bool = setting(True, "fit the distortion of the relay lens with the grid")
+    interpolation: Literal["linear", "cubic"] = setting(
+        "cubic", "of camera pixels, when frames are rectified"
+    )
+    max_pitch_error: float = setting(
+        0.03, "largest difference of the lenslet pitch from the optics, relative", gt=0, le=0.5
+    )
+    max_rotation_deg: float = setting(10, "largest rotation of the lenslets", "degrees", gt=0, le=45)
+    max_residual: float = setting(
+        0.06, "largest rms distance of lenslets from the grid, relative to the pitch", gt=0, le=0.5
+    )
+    min_coverage: float = setting(
+        0.5, "least share of the lenslets that must be found on the grid", ge=0, le=1
+    )
+    radiometry: Literal["relative", "full", "none"] = setting(
+        "relative",
+        "divide by the radiometry frame over its mean lenslet (the pupil's own picture stays, as in the "
+        "point spread function), by all of it, or not at all",
+    )
+    radiometry_floor: float = setting(0.1, "least divisor, 1 being the mean", gt=0, le=1)
+    pupil_threshold: float = setting(
+        0.3, "pixels of a lenslet with more than this share of its light belong to the pupil", gt=0, lt=1
+    )
+    vignetting: float = setting(
+        0.2, "lenslets with less than this share of the light are not used", ge=0, lt=1
+    )
+    offset_counts: float | None = setting(
+        None, "counts without light, when there is no dark frame", "counts", ge=0
+    )
+    max_saturated: float = setting(0.3, "largest share of saturated pixels that is accepted", gt=0, le=1)
+    saturated_frames: float = setting(
+        0.01, "pixels that are saturated in more than this share of the frames are not used", ge=0, lt=1
+    )
+    min_trusted: float = setting(0.2, "least share of usable pixels behind the lenslets", ge=0, le=1)
+
 
 class PsfSettings(Settings):
     """Wave-optics point spread function."""
@@ -144,7 +180,7 @@ class PsfSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Unfolded networks: supervised, re-synthesis, adversarial and perturbation losses, each with its weight."""
+    """Unfolded networks: supervised, re-synthesis, adversarial and perturbation losses, each weighted."""
 
     weights: Literal["pretrained", "train"] = setting(
         "train", "pretrained: the weights that come with the package for this microscope; train: own ones"
@@ -210,8 +246,11 @@ class TracesSettings(Settings):
         "voxels around (needs kept volumes)",
     )
     soma_um: float = setting(12, "diameter of the neurons that are looked for", "um", ge=2, le=100)
-    min_distance_um: float = setting(9, "smallest distance of two neurons", "um", gt=0)
-    min_snr: float = setting(5, "how far a neuron must stand out of the noise of its plane", ge=0)
+    min_distance_um: float = setting(7, "smallest distance of two neurons", "um", gt=0)
+    min_contrast: float = setting(
+        0.25, "how far a neuron must stand out of the level around it, over that level", ge=0
+    )
+    min_snr: float = setting(5, "how far a neuron must stand out of the noise between voxels", ge=0)
     max_neurons: int = setting(1000, "neurons at most, those that stand out most", ge=1)
     masks: Literal["ellipsoid", "segment"] = setting(
         "ellipsoid", "shape of a neuron: a ball of soma_um, or the voxels around that are bright with it"
