@@ -44,9 +44,10 @@ def prepare(A, mask=None, norm_squared=None):
 
 
 def normalised(y, mask=None):
-    """Frames (T, V, U) brought to mean 1, and the means (T, 1, 1)."""
-    mean = y.mean((1, 2), keepdim=True) if mask is None else (y * mask).sum((1, 2), keepdim=True) / mask.sum()
-    mean = mean.clamp_min(torch.finfo(y.dtype).tiny)
+    """Frames (T, V, U) brought to mean 1 and the means (T, 1, 1); pixels below 0 count as 0 in them."""
+    lit = y.clamp_min(0)
+    mean = lit.mean((1, 2), keepdim=True) if mask is None else (lit * mask).sum((1, 2), True) / mask.sum()
+    mean = mean.clamp_min(1e-12)  # a frame without light
     return y / mean, mean
 
 
