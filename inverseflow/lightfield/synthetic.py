@@ -6,22 +6,22 @@ as the reconstruction's: what such a movie cannot show is an error of the PSF it
 """
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 
-from inverseflow.core.progress import progress
 from inverseflow.core.settings import expand_variables
 from inverseflow.core.stores import COMPRESSOR, replacing
 
 from .camera import Camera
 from .kinetics import INDICATORS, count_spikes, delta_f, spike_times
+from .large_movie import BLOCK_BYTES, Movie, write_zarr
 from .morphology import grow_tree, read_trees
 from .optics import OpticsError
 from .psf import compute_psf
 from .scattering import ScatteredLightField
 from .scene import Grid, Neuropil, Scene
 
-_BLOCK_BYTES = 8_000_000
 _WARM_UP_MS = 2000.0  # spikes before the first frame count too
 
 GAP_UM = 1.0  # between neurons
@@ -149,7 +149,7 @@ def activity(settings, n_neuron, rng):
     return spikes, dff
 
 
-def simulate(settings, optics, store, psf=None, psf_settings=None):
+def simulate(settings, optics, store, psf=None, psf_settings=None, n_threads=1):
     """A movie of a random scene and its truth, written to a Zarr store that xarray opens.
 
     Parameters
@@ -171,11 +171,7 @@ def simulate(settings, optics, store, psf=None, psf_settings=None):
     Photons of a frame are background + sum_i brightness_i (1 + dff_i) footprints_i. Memory: the footprints
     and a block of frames. The same settings give the same store on one kind of machine.
     """
-    import zarr
-
-    seeds = np.random.default_rng(settings.seed).spawn(
-        3
-    )  # scene, activity, noise: one does not move the other
+    seeds = np.random.default_rng(settings.seed).spawn(2)  # scene, activity: neither moves the other
     lenslets = (settings.n_lenslet, settings.n_lenslet)
     scene = make_scene(settings, optics, seeds[0])
     spikes, dff = activity(settings, len(scene), seeds[1])
@@ -185,9 +181,7 @@ def simulate(settings, optics, store, psf=None, psf_settings=None):
         raise SimulateError(f"simulate: expected a PSF on the finer grid {fine}, got {psf.optics}")
     light_field = ScatteredLightField(psf, lenslets, settings.margin, settings.scatter_um, settings.depth_um)
     footprints, background = scene_light(scene, light_field, Grid.of(fine, lenslets, settings.margin))
-    frame0 = background + np.tensordot(scene.brightness.astype(np.float32), footprints, 1)
-    scale = settings.photons / brightest_tenth(frame0)
-    camera = Camera(read_noise=settings.read_noise)
+    movie, scale = make_movie(scene, dff, footprints, background, settings)
     data = _truth(settings, optics, scene, lenslets, scale)
     data["footprints"] = ("neuron", "v", "u"), footprints, {"units": "um3"}
     data["background"] = ("v", "u"), (background * scale).astype(np.float32), {"units": "photons"}
@@ -198,10 +192,7 @@ def simulate(settings, optics, store, psf=None, psf_settings=None):
     ).assign_attrs(
         frame_ms=settings.frame_ms,
         photons=settings.photons,
-        offset=camera.offset,
-        gain=camera.gain,
-        read_noise=camera.read_noise,
-        saturation=camera.saturation,
+        **asdict(movie.camera),
         rectified=True,
         fine_voxels_per_lenslet=fine.voxels_per_lenslet,
         fine_z_um=list(fine.z_um),
@@ -209,29 +200,22 @@ def simulate(settings, optics, store, psf=None, psf_settings=None):
         depth_um=[float(d) for d in light_field.depth_um],
         ballistic=[float(b) for b in light_field.ballistic],
     )
-    size = frame0.size
-    n_block = max(1, min(settings.n_frame, _BLOCK_BYTES // (2 * size)))
     encoding = {name: {"compressors": [COMPRESSOR]} for name in data.data_vars}
     for name in ("footprints", "masks"):  # read a few neurons at a time
-        neurons = max(1, _BLOCK_BYTES // data[name][0].nbytes)
+        neurons = max(1, BLOCK_BYTES // data[name][0].nbytes)
         encoding[name]["chunks"] = (min(neurons, len(scene)), *data[name].shape[1:])
-    flat = footprints.reshape(len(scene), -1) * (scene.brightness * scale).astype(np.float32)[:, None]
-    still = (frame0 * scale).astype(np.float32).ravel()
     with replacing(store) as temporary:
         data.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-        frames = zarr.open_group(temporary, mode="r+").create_array(
-            "frames",
-            shape=(settings.n_frame, *frame0.shape),
-            chunks=(n_block, *frame0.shape),
-            dtype="uint16",
-            compressors=[COMPRESSOR],
-            dimension_names=("time", "v", "u"),
-            attributes={"units": "counts"},
-        )
-        for first in progress(range(0, settings.n_frame, n_block), "simulate, blocks of frames"):
-            part = dff[:, first : first + n_block].T.astype(np.float32)
-            photons = np.maximum(still + part @ flat, 0).reshape(-1, *frame0.shape)
-            frames[first : first + n_block] = camera.record(photons, seeds[2])
+        write_zarr(movie, temporary, n_threads)
+
+
+def make_movie(scene, dff, footprints, background, settings):
+    """The `Movie` of a scene with its level of light, and photons per photon of the scene."""
+    frame0 = background + np.tensordot(scene.brightness.astype(np.float32), footprints, 1)
+    scale = settings.photons / brightest_tenth(frame0)
+    active = footprints * (scene.brightness * scale).astype(np.float32)[:, None, None]
+    camera, seed = Camera(read_noise=settings.read_noise), (settings.seed, 3)
+    return Movie(frame0 * np.float32(scale), active, dff, camera, settings.frame_ms, seed), scale
 
 
 def scene_light(scene, light_field, grid, batch=8):

@@ -63,7 +63,7 @@ def test_frames_are_the_background_and_the_footprints_with_camera_noise(movie):
 
 
 def test_a_footprint_is_the_light_field_of_the_neuron_on_the_finer_grid(movie, psf):
-    scene = make_scene(SETTINGS, OPTICS, np.random.default_rng(SETTINGS.seed).spawn(3)[0])
+    scene = make_scene(SETTINGS, OPTICS, np.random.default_rng(SETTINGS.seed).spawn(2)[0])
     grid = Grid.of(psf.optics, (9, 9))
     volume = scene.masks(grid, [2]) * np.float32(grid.voxel_um3[0])
     tissue = ScatteredLightField(psf, (9, 9), scatter_um=70)
@@ -75,7 +75,7 @@ def test_a_footprint_is_the_light_field_of_the_neuron_on_the_finer_grid(movie, p
 
 
 def test_truth_on_the_reconstruction_grid_has_the_light_of_the_finer_grid(movie, psf):
-    scene = make_scene(SETTINGS, OPTICS, np.random.default_rng(SETTINGS.seed).spawn(3)[0])
+    scene = make_scene(SETTINGS, OPTICS, np.random.default_rng(SETTINGS.seed).spawn(2)[0])
     scale = float(movie.brightness[0]) / scene.brightness[0]
     fine = scene.render(Grid.of(psf.optics, (9, 9))).sum() * scale
     # somata at the sides of the frame are cut by different voxels
