@@ -168,8 +168,11 @@ class CalibrateSettings(Settings):
 class PsfSettings(Settings):
     """Wave-optics point spread function."""
 
-    supersampling: int = setting(
-        3, "points across a pixel at which the light is computed; 3 is right to 1 % of the peak", ge=1, le=15
+    supersampling: int | None = setting(
+        None,
+        "points across a pixel at which the light is computed; as many as it needs (error 1 %) when left out",
+        ge=1,
+        le=15,
     )
     energy: float = setting(
         0.998,
@@ -192,6 +195,12 @@ class TrainSettings(Settings):
     photons: tuple[float, float] = setting(
         (8, 300), "light levels of training: mean photons per pixel of the brightest tenth of the pixels"
     )
+    density_per_mm3: tuple[float, float] = setting(
+        (40000, 110000), "neurons per volume of simulated training scenes", "1/mm3"
+    )
+    scatter_um: tuple[float, float] = setting(
+        (50, 120), "scattering length of simulated training scenes", "um"
+    )
     supervised: float = setting(1, "weight of the error of labelled volumes", ge=0)
     perturbation: float = setting(1, "weight of brightened neurons: gain and crosstalk", ge=0)
     crosstalk: float = setting(2, "weight of crosstalk against gain, within perturbation", ge=0)
@@ -204,6 +213,14 @@ class TrainSettings(Settings):
     validate_every: int = setting(50, "steps between looks at held-out scenes", ge=1)
     checkpoint_every: int = setting(100, "steps between checkpoints", ge=1)
     seed: int = setting(0, "seed of scenes, draws and weights", ge=0)
+
+    @model_validator(mode="after")
+    def ranges(self):
+        for name in ("photons", "density_per_mm3", "scatter_um"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: expected lowest and highest above 0, got {low} and {high}")
+        return self
 
 
 class InferSettings(Settings):
@@ -248,7 +265,7 @@ class TracesSettings(Settings):
     soma_um: float = setting(12, "diameter of the neurons that are looked for", "um", ge=2, le=100)
     min_distance_um: float = setting(7, "smallest distance of two neurons", "um", gt=0)
     min_contrast: float = setting(
-        0.25, "how far a neuron must stand out of the level around it, over that level", ge=0
+        0.3, "how far a neuron must stand out of the level around it, over that level", ge=0
     )
     min_snr: float = setting(5, "how far a neuron must stand out of the noise between voxels", ge=0)
     max_neurons: int = setting(1000, "neurons at most, those that stand out most", ge=1)
