@@ -108,17 +108,20 @@ class Raw:
             if self.path(sample, role) is not None
         }
 
+    def paths(self, wildcards):
+        """{role: path} of all that the recording consists of."""
+        found = {role: self.path(wildcards.sample, role) for role in self.roles}
+        return {role: path for role, path in found.items() if path is not None}
+
     def input(self, wildcards):
         """What a rule that reads the recording declares as its input (content is known by the fingerprints)."""
-        paths = [self.path(wildcards.sample, role) for role in self.roles]
         paths = [
             (
                 path
                 if self.simulated(wildcards.sample) or Path(path).exists()
                 else str(Path(path).parent)  # of a pattern
             )
-            for path in paths
-            if path is not None
+            for path in self.paths(wildcards).values()
         ]
         return paths if len(paths) > 1 else paths[0]
 

@@ -1,0 +1,198 @@
+# What the rules of light-field microscopy share.
+from inverseflow.lightfield.optics import Optics, OpticsError
+from inverseflow.lightfield.read import movie_files
+
+LIGHTFIELD = CONFIG.lightfield
+LIGHTFIELD_SAMPLES = list(LIGHTFIELD.samples)
+LIGHTFIELD_METHODS = list(LIGHTFIELD.infer.methods)
+NETWORKS = [method for method in LIGHTFIELD_METHODS if method in ("lista", "em")]
+USED_MICROSCOPES = sorted({sample.microscope for sample in LIGHTFIELD.samples.values()})
+
+for _name, _microscope in LIGHTFIELD.microscopes.items():
+    try:
+        Optics.of(_microscope)
+    except OpticsError as error:
+        raise ConfigError(f"config lightfield.microscopes.{_name}: {error}") from None
+
+LIGHTFIELD_RAW = Raw(
+    "lightfield",
+    made="movie",
+    files=lambda path, sample: movie_files(path),
+    roles=("path", "dark", "radiometry"),
+)
+
+
+def movie_reader(wildcards):
+    """Path and options of open_recording."""
+    sample = LIGHTFIELD.samples[wildcards.sample]
+    names = ("dataset", "frame_ms", "first_frame", "last_frame")
+    options = {name: getattr(sample, name) for name in names}
+    if sample.simulate:
+        options |= {"dataset": "frames", "frame_ms": sample.simulate.frame_ms}
+    options = {name: value for name, value in options.items() if value is not None}
+    return {"path": LIGHTFIELD_RAW.path(wildcards.sample), **options}
+
+
+def microscope_name(wildcards):
+    """The microscope of a rule: its own wildcard, or that of its sample."""
+    return (
+        wildcards.get("microscope") or LIGHTFIELD.samples[wildcards.sample].microscope
+    )
+
+
+def microscope(wildcards):
+    """The settings of the microscope."""
+    return LIGHTFIELD.microscopes[microscope_name(wildcards)].model_dump(mode="json")
+
+
+def of_microscope(name):
+    """A result of the microscope that a sample was taken with."""
+
+    def find(wildcards):
+        return (
+            f"results/lightfield/{name.format(microscope=microscope_name(wildcards))}"
+        )
+
+    return find
+
+
+def corrections(wildcards):
+    """What calibration needs to know of a recording besides its frames."""
+    paths = LIGHTFIELD_RAW.paths(wildcards)
+    return {
+        "rectified": LIGHTFIELD.samples[wildcards.sample].rectified,
+        "simulated": LIGHTFIELD_RAW.simulated(wildcards.sample),
+        "dark": paths.get("dark"),
+        "radiometry": paths.get("radiometry"),
+    }
+
+
+def simulated_movie(wildcards):
+    """The store of a simulated recording, which holds its truth."""
+    if LIGHTFIELD_RAW.simulated(wildcards.sample):
+        return ancient(LIGHTFIELD_RAW.path(wildcards.sample))
+    return []
+
+
+def network_of(wildcards):
+    """Weights and card, for the methods that are networks."""
+    if wildcards.method not in NETWORKS:
+        return []
+    name = f"network/{microscope_name(wildcards)}/{wildcards.method}"
+    return [
+        ancient(f"results/lightfield/{name}.safetensors"),
+        f"results/lightfield/{name}.json",
+    ]
+
+
+def known_file(sample, role, path):
+    """A further file of a sample, and a value that changes when its content does; None when left out."""
+    if path is None:
+        return None
+    key = f"lightfield.samples.{sample}.{role}"
+    path = Path(expand_variables(path, key))
+    files = (
+        [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    )
+    if not files:
+        raise ConfigError(
+            f"config {key}: expected a file or a Zarr store, got {path}; correct the path"
+        )
+    return {"path": str(path), "state": state_of(files)}
+
+
+def given_neurons(wildcards):
+    """Neurons and a two-photon volume that come with a sample."""
+    sample = LIGHTFIELD.samples[wildcards.sample]
+    return {
+        role: known_file(wildcards.sample, role, getattr(sample, role))
+        for role in ("neurons", "two_photon")
+    }
+
+
+def known_truth(wildcards):
+    """The volume that a sample is compared with; None without one."""
+    truth = LIGHTFIELD.samples[wildcards.sample].truth
+    if truth is None:
+        return None
+    return {
+        **known_file(wildcards.sample, "truth.path", truth.path),
+        "voxel_um": list(truth.voxel_um),
+    }
+
+
+for _name, _sample in LIGHTFIELD.samples.items():  # as for raw data: before any job
+    known_file(_name, "neurons", _sample.neurons)
+    known_file(_name, "two_photon", _sample.two_photon)
+    known_file(_name, "truth.path", _sample.truth and _sample.truth.path)
+
+LIGHTFIELD_FIGURES = {  # picture -> stage that it shows, and what it is
+    "calibration": ("1 calibrate", "lenslets, pupil and trust"),
+    "volumes": ("3 infer", "volumes of all methods"),
+}
+_folder = "results/lightfield"
+_used_networks = [
+    f"{_folder}/network/{m}/{n}" for m in USED_MICROSCOPES for n in NETWORKS
+]
+_per_method = [
+    f"{_folder}/{s}/{m}" for s in LIGHTFIELD_SAMPLES for m in LIGHTFIELD_METHODS
+]
+
+TARGETS["fingerprints"] += [
+    f"{_folder}/{s}/fingerprint.json" for s in LIGHTFIELD_SAMPLES
+]
+TARGETS["calibrations"] += [
+    f"{_folder}/{s}/calibration.json" for s in LIGHTFIELD_SAMPLES
+]
+TARGETS["calibrations"] += [f"{_folder}/psf/{m}.json" for m in USED_MICROSCOPES]
+TARGETS["models"] += [f"{name}.json" for name in _used_networks]
+TARGETS["reconstructions"] += [f"{name}/volume.json" for name in _per_method]
+TARGETS["traces"] += [f"{name}/traces.json" for name in _per_method]
+TARGETS["all"] += [f"{name}/projections.mp4" for name in _per_method]
+TARGETS["all"] += [f"{_folder}/metrics.csv"]
+PAGES["lightfield"] = {
+    "title": "Light field",
+    "text": "From the movie of a light-field microscope to volumes, neurons and their calcium traces.",
+    "metrics": f"{_folder}/metrics.csv",
+    "samples": {
+        sample: {
+            "pictures": {
+                text: f"{_folder}/{sample}/{figure}.png"
+                for figure, (_, text) in LIGHTFIELD_FIGURES.items()
+            }
+            | {
+                f"{text}, {method}": f"{_folder}/{sample}/{method}/{figure}.png"
+                for method in LIGHTFIELD_METHODS
+                for figure, text in (
+                    ("projections", "largest values over time"),
+                    ("traces", "neurons and traces"),
+                )
+            },
+            "tables": {
+                f"neurons, {method}": f"{_folder}/{sample}/{method}/neurons.csv"
+                for method in LIGHTFIELD_METHODS
+            },
+            "anchors": {"calibration": f"{_folder}/{sample}/calibration.json"}
+            | {
+                f"{result}, {method}": f"{_folder}/{sample}/{method}/{result}.json"
+                for method in LIGHTFIELD_METHODS
+                for result in ("volume", "traces")
+            },
+        }
+        for sample in LIGHTFIELD_SAMPLES
+    }
+    | {
+        f"microscope {name}": {
+            "pictures": {"point spread function": f"{_folder}/psf/{name}.png"}
+            | {
+                f"training of {network}": f"{_folder}/network/{name}/{network}.png"
+                for network in NETWORKS
+            },
+            "tables": {"widths by depth": f"{_folder}/psf/{name}.csv"},
+            "anchors": {"point spread function": f"{_folder}/psf/{name}.json"}
+            | {f"network {n}": f"{_folder}/network/{name}/{n}.json" for n in NETWORKS},
+        }
+        for name in USED_MICROSCOPES
+    },
+    "stages": ("calibrate", "psf", "train", "infer", "traces", "evaluate"),
+}
