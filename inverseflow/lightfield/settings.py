@@ -58,6 +58,9 @@ class SimulateSettings(Settings):
     activity_path: str = setting(
         "${INVERSEFLOW_DATA}/lfm/calcium_spikefinder", "folder of measured traces, for activity: spikefinder"
     )
+    activity_peak: float = setting(
+        1, "dF/F of measured traces at their 99.5th percentile; their files do not tell it", gt=0
+    )
     indicator: Literal["jgcamp8f", "gcamp6f", "gcamp6s"] = setting("jgcamp8f", "calcium indicator")
     rate_hz: float = setting(1, "spikes per second, mean over neurons", "Hz", ge=0)
     burst: float = setting(2, "spikes per burst, mean", ge=1)

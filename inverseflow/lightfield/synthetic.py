@@ -139,7 +139,7 @@ def activity(settings, n_neuron, rng):
         from .spikefinder import read_spikefinder, resampled
 
         cells = read_spikefinder(expand_variables(settings.activity_path, "simulate.activity_path"))
-        return resampled(cells, n_neuron, n, frame_ms, rng)
+        return resampled(cells, n_neuron, n, frame_ms, rng, settings.activity_peak)
     indicator = INDICATORS[settings.indicator]
     spikes, dff = np.zeros((n_neuron, n), int), np.zeros((n_neuron, n))
     for i in range(n_neuron):

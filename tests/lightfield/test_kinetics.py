@@ -25,10 +25,18 @@ def test_a_frame_sees_the_mean_of_the_response_over_its_exposure():
     np.testing.assert_allclose(delta_f(spikes, n, frame_ms, FAST), brute, atol=2e-5)
 
 
-def test_the_peak_of_one_spike_is_the_indicators_at_a_high_frame_rate():
-    for name, indicator in INDICATORS.items():
-        peak = delta_f([0.01], 8000, 0.1, indicator).max()
-        assert peak == pytest.approx(indicator.peak, rel=1e-3), name
+@pytest.mark.parametrize(
+    "name,peak_ms,half_ms", [("jgcamp8f", 24.8, 67.4), ("gcamp6f", 45, 142), ("gcamp6s", 179, 550)]
+)
+def test_indicators_have_their_published_times_after_one_spike(name, peak_ms, half_ms):
+    dff = delta_f([0.01], 20_000, 0.1, INDICATORS[name])
+    at = dff.argmax()
+    half = at + np.flatnonzero(dff[at:] < dff[at] / 2)[0]
+    assert dff[at] == pytest.approx(INDICATORS[name].peak, rel=1e-3)
+    # constants are rounded to whole milliseconds
+    assert at * 0.1 == pytest.approx(peak_ms, rel=0.02) and (half - at) * 0.1 == pytest.approx(
+        half_ms, rel=0.02
+    )
 
 
 def test_decay_of_the_tail_is_the_indicators():
