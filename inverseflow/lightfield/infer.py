@@ -24,7 +24,8 @@ from .read import bad_frames
 from .reconstruct import METHODS, Task, reconstruct
 from .volume_store import PROJECTIONS, create, kept_range
 
-SAVE_EVERY_S = 5.0  # between two notes of what is finished
+SAVE_EVERY_S = 5.0  # between two notes of what is finished, at least,
+SAVE_SHARE = 0.05  # and of the time that they may take, at most
 _log = logging.getLogger(__name__)
 _building = threading.Lock()
 
@@ -231,7 +232,7 @@ class State:
         np.savez(temporary, **{f.name: getattr(self, f.name) for f in fields(self)})
         os.replace(temporary, path)
         now = time.monotonic()
-        self._next = now + max(SAVE_EVERY_S, 20 * (now - start))
+        self._next = now + max(SAVE_EVERY_S, (now - start) / SAVE_SHARE)
 
     def statistics(self):
         """The arrays of the store that are only known at the end."""
