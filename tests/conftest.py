@@ -31,6 +31,23 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
+def assert_adjoint():
+    """Fails unless <A x, y> = <x, A_adjoint y>; rounding leaves 1e-8 to 3e-7, or 1e-16, of the norms."""
+    import torch
+
+    def check(A, dtype, tolerance=None):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, *A.in_shape, generator=generator, dtype=dtype)
+        y = torch.randn(2, *A.out_shape, generator=generator, dtype=dtype)
+        ax, aty = A(x), A.A_adjoint(y)
+        gap = abs((ax.double() * y).sum() - (x.double() * aty).sum()) / (ax.norm() * y.norm())
+        limit = tolerance or {torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+        assert gap < limit, f"{type(A).__name__}: adjoint gap {gap:.1e}"
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """One finished run of the workflow on three tiny recordings, never changed by a test."""
     sys.path.insert(0, str(ROOT / "tests" / "workflow"))

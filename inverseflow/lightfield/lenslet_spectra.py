@@ -15,6 +15,11 @@ from inverseflow.lightfield.filter_bank import CLASSES
 _of_thread = threading.local()
 
 
+def _compiled(tensor):
+    """Whether the loops of lenslet_kernels are used."""
+    return tensor.device.type == "cpu"
+
+
 def workspace(name, shape, like):
     """An uninitialised tensor that this thread uses again at the next call with this name."""
     size = int(np.prod(shape))
@@ -105,7 +110,7 @@ class LensletSpectra(torch.nn.Module):
         self._merge(flat, images)
 
     def _split(self, images, flat):
-        if images.device.type == "cpu":
+        if _compiled(images):
             lenslet_kernels.split(images.numpy(), self.flat_index, self.first, flat.numpy())
             return
         n_time, (size_y, size_x) = len(images), self.lenslets
@@ -117,7 +122,7 @@ class LensletSpectra(torch.nn.Module):
             part.copy_(source)
 
     def _merge(self, flat, images):
-        if images.device.type == "cpu":
+        if _compiled(images):
             lenslet_kernels.merge(images.numpy(), self.flat_index, self.first, flat.numpy())
             return
         n_time, (size_y, size_x) = len(images), self.lenslets
@@ -129,7 +134,7 @@ class LensletSpectra(torch.nn.Module):
 
     def pack(self, spectra, n_time, at, swap, columns):
         """Fill columns (F, 4 t or 8 t, channel) with the spectra at frequencies `at`, numpy int64 (F, 2)."""
-        if spectra.device.type == "cpu":
+        if _compiled(spectra):
             self._move(lenslet_kernels.pack, spectra, n_time, at, swap, columns)
             return
         everything = torch.cat(self._parts(spectra, self.half[0], 2, self.half[1], 2, n_time), 5)
@@ -141,7 +146,7 @@ class LensletSpectra(torch.nn.Module):
 
     def unpack(self, columns, n_time, at, swap, spectra):
         """Set the spectra at frequencies `at` from columns: inverse and adjoint of `pack`."""
-        if spectra.device.type == "cpu":
+        if _compiled(spectra):
             self._move(lenslet_kernels.unpack, spectra, n_time, at, swap, columns)
             return
         ky, kx = torch.from_numpy(at.T.copy()).to(spectra.device)
