@@ -116,6 +116,18 @@ class Curves:
     def names(self):
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
+    def thinned(self, n_max):
+        """{column: values}: the table as means over at most n_max stretches of steps, None where there is no
+        finite value; small enough for a card, and `pandas.DataFrame` takes it.
+        """
+        parts = np.array_split(np.arange(len(self)), min(n_max, len(self)) or 1)
+        out = {name: [] for name in self.names()}
+        for part in parts:
+            for name, values in out.items():
+                found = [self.rows[i][name] for i in part if np.isfinite(self.rows[i].get(name, np.nan))]
+                values.append(float(f"{np.mean(found):.4g}") if found else None)
+        return out
+
     def write(self, path):
         """CSV with a row per step; a value that was not measured in a step is left empty."""
         names = self.names()

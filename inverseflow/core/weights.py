@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .stores import checksum, replacing, write_json
 
@@ -43,7 +43,7 @@ def save_weights(path, values, network, card):
     """
     values = {k: v.detach().cpu().contiguous() for k, v in values.items()}
     with replacing(path) as temporary:
-        save_file(values, temporary)
+        Path(temporary).write_bytes(save(values))  # save_file would make it readable for its owner only
     parameters = sum(v.numel() for v in values.values())
     content = {"sha256": checksum(path), "network": network, "parameters": parameters}
     write_json(card_path(path), content | card)

@@ -1,177 +1,175 @@
-"""Train an unfolded network: supervised on few labelled scenes, light-field re-synthesis and a critic on
-frames without labels, and brightened neurons, which keep the response linear.
+"""The network of a microscope: labelled scenes, training (`fit_network`), test figures, weights and card.
 
-A volume loss alone makes the baseline sparse: the network then raises dF/F and its crosstalk. The loss that
-brightens single neurons (`losses.perturbation`) holds the gain at 1 and neighbours still.
+Labelled scenes come from the simulator, or from a two-photon volume when the user has one; frames without
+labels from the user's movie.
 """
 
-from dataclasses import dataclass
+import base64
+import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..core.progress import progress
-from ..core.training import (
-    Average,
-    Curves,
-    clip_gradients,
-    device,
-    load_checkpoint,
-    mixed_precision,
-    save_checkpoint,
-    step_rng,
-    warmup_cosine,
-)
-from . import losses
-from .networks import Critic, EmNet, Lista, prepare
+from ..core.solvers import richardson_lucy
+from ..core.stores import key_of, replacing
+from ..core.training import step_rng
+from ..core.weights import SHIPPED, WeightsError, card_path, read_card, save_weights
+from .distribution import training_range
+from .fit_network import SIZES, fit, new_network
+from .measure_network import measure
+from .networks import geometry, load_network, prepare
 from .operator import LightField
-from .training_set import draw, symmetry
+from .psf import compute_psf
+from .scattering import ScatteredLightField
+from .settings import PsfSettings
+from .synthetic import finer_grid
+from .training_set import add_noise, at_light, labelled_from_stack, simulated_set
 
-N_HELD_OUT_DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Size:
-    """Numbers that follow from `train.size`."""
-
-    n_scene: int  # labelled scenes that are simulated
-    n_lenslet: int  # of their frames
-    n_step: int
-    batch: int
-    n_channel: int
+TEST_SEED = 10**9  # scenes from here on are for tests: training stays below
+N_TEST = 3
+MAX_CURVE = 200
 
 
-SIZES = {"demo": Size(12, 11, 120, 2, 24), "full": Size(160, 15, 6000, 2, 32)}
-
-
-def new_network(form, optics, settings, norm_squared=None):
-    """An untrained network of form `em` or `lista` for the grid of the optics; the same for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        grid = optics.n_depth, optics.voxels_per_lenslet
-        if form == "lista":
-            return Lista(*grid, n_layer=settings.n_layer)
-        return EmNet(*grid, n_layer=settings.n_layer, n_channel=SIZES[settings.size].n_channel)
-
-
-def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where=None, stop_after=None):
-    """The training loop. Returns (averaged weights, curves).
+def train(
+    form, optics, psf, settings, output, frames=None, stack=None, psf_settings=None, code="", where=None
+):
+    """Make the network of a microscope: weights and card at `output`, *.safetensors. Returns the card.
 
     Parameters
     ----------
-    network : EmNet or Lista, changed in place
-    psf : Psf of the reconstruction's grid
-    labelled : list of training_set.Labelled of one frame size; the last tenth (at least one) is held out
-    frames : tensor (T, V, U) of photons without labels, or None; cut to the size of the labelled ones
-    settings : TrainSettings
-    checkpoint : file from which an interrupted training goes on, and which it keeps; key : what it belongs to
-    where : device; the GPU when there is one. stop_after : steps of this call (a test of resuming)
+    form : "em" or "lista"
+    optics : Optics; psf : its Psf
+    settings : TrainSettings; weights: pretrained copies the weights that come with the package
+    frames : array (T, V, U) of rectified frames in photons, without labels; drawn by the simulator when None
+    stack : (volume (z, y, x), voxel_um) of a two-photon microscope, for labels; the simulator's when None
+    psf_settings : PsfSettings of the finer grid on which labelled light fields are made
+    code : digest of the code, for the card and the checkpoint
+
+    An interrupted training goes on from `<output>.partial`, where scenes and checkpoint lie. Raises
+    weights.WeightsError when there are no pretrained weights for these optics.
     """
-    where = device(where)
-    n_pixel = psf.optics.pixels_per_lenslet
-    lenslets = tuple(s // n_pixel for s in labelled[0].background.shape)
-    A = LightField(psf, lenslets).to(where)
-    network = network.to(where)
-    prepared = prepare(A, norm_squared="find")
-    critic = None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed + 1)
-        critic = Critic().to(where)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=settings.critic_rate, betas=(0.5, 0.9))
-    average, curves = Average(network, settings.average), Curves()
-    state = dict(
-        network=network,
-        optimiser=optimiser,
-        average=average,
-        critic=critic,
-        critic_optimiser=critic_optimiser,
-    )
+    output = Path(output)
+    if settings.weights == "pretrained":
+        return copy_pretrained(form, optics, output)
+    key = key_of(form, geometry(optics), psf.digest, settings.model_dump(mode="json"), code)
+    work = output.with_name(f"{output.name}.partial") / key
     size = SIZES[settings.size]
-    n_step = settings.n_step or size.n_step
-    n_out = max(1, len(labelled) // 10) if len(labelled) > 1 else 0
-    held_out, seen = labelled[len(labelled) - n_out :], labelled[: len(labelled) - n_out]
-    start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
-    end = n_step if stop_after is None else min(n_step, start + stop_after)
-    use_frames = frames is not None and (settings.resynthesis or settings.adversarial)
 
-    for step in progress(range(start, end), f"train {network.form}"):
-        rng = step_rng(settings.seed, step)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * warmup_cosine(step, n_step)
-        draws = [draw(seen[rng.integers(len(seen))], rng, settings.photons) for _ in range(size.batch)]
-        parts = [torch.stack([d.frame for d in draws])]
-        if settings.perturbation:
-            parts.append(torch.stack([d.brighter for d in draws]))
-        if use_frames:
-            parts.append(some_frames(frames, rng, size.batch, lenslets, n_pixel))
-        with mixed_precision(where):
-            volumes = network(A, torch.cat(parts).to(where), prepared).float().split(size.batch)
-        truth = torch.stack([d.volume for d in draws]).to(where)
-        row = {"supervised": losses.supervised(volumes[0], truth)}
-        loss = settings.supervised * row["supervised"]
-        if settings.perturbation:
-            row |= perturbation_terms(draws, volumes[0], volumes[1], where)
-            loss = loss + settings.perturbation * (
-                row["gain"] + settings.crosstalk * row["crosstalk"] + settings.change * row["change"]
-            )
-        if use_frames and settings.resynthesis:
-            row["resynthesis"] = losses.resynthesis(A, volumes[-1], parts[-1].to(where))
-            loss = loss + settings.resynthesis * row["resynthesis"]
-        if use_frames and settings.adversarial:
-            critic_optimiser.zero_grad(set_to_none=True)
-            mix = torch.from_numpy(rng.random(size.batch))
-            row["critic"] = losses.critic_loss(critic, truth, volumes[-1], mix=mix)
-            row["critic"].backward()
-            critic_optimiser.step()
-            row["adversarial"] = losses.adversarial(critic, volumes[-1])
-            loss = loss + settings.adversarial * row["adversarial"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        row["gradient"] = clip_gradients(network, settings.gradient_limit)
-        optimiser.step()
-        average.update(network)
-        if held_out and ((step + 1) % settings.validate_every == 0 or step + 1 == n_step):
-            row |= validate(network, average, A, prepared, held_out, settings, where)
-        curves.add(step, loss=loss, **row)
-        if checkpoint and ((step + 1) % settings.checkpoint_every == 0 or step + 1 == end):
-            save_checkpoint(checkpoint, key, step + 1, state, curves)
-    return average.values, curves
+    fine = _Once(lambda: compute_psf(finer_grid(optics), psf_settings or PsfSettings()))
+    if stack is None:
+        seeds = [1000 * settings.seed + i for i in range(size.n_scene)]
+        labelled = simulated_set(work, optics, fine, settings, size.n_lenslet, seeds)
+    else:
+        light_field = ScatteredLightField(fine(), (size.n_lenslet,) * 2)
+        labelled = [
+            labelled_from_stack(*stack, optics, light_field, size.n_lenslet, step_rng(settings.seed, i, 33))
+            for i in progress(range(size.n_scene), "cut labelled volumes")
+        ]
+    frames = None if frames is None else torch.as_tensor(np.asarray(frames, np.float32))
+
+    network = new_network(form, optics, settings)
+    values, curves = fit(network, psf, labelled, frames, settings, work / "checkpoint.pt", key, where)
+    network.load_state_dict(values)
+    network = network.cpu().eval().requires_grad_(False)
+
+    test = simulated_set(
+        work, optics, fine, settings, size.n_lenslet, range(TEST_SEED, TEST_SEED + N_TEST), "test scenes"
+    )
+    A = LightField(psf, (size.n_lenslet,) * 2)
+    prepared = prepare(A, norm_squared="find")
+    held_out = labelled[-max(1, len(labelled) // 10) :]
+    card = {
+        "form": form,
+        "optics": geometry(optics),
+        "psf": psf.digest,
+        "settings": settings.model_dump(mode="json"),
+        "seed": settings.seed,
+        "code": code,
+        "data": {
+            "labelled": "simulator" if stack is None else "two-photon volume",
+            "n_labelled": len(labelled),
+            "frames": "simulator" if frames is None else "given",
+            "n_frames": 0 if frames is None else len(frames),
+            "lenslets": size.n_lenslet,
+        },
+        "curves": curves.thinned(MAX_CURVE),
+        "test": test_figures(network, A, prepared, test),
+        "distribution": training_range(network, A, prepared, held_out, settings.seed),
+        "samples": samples(network, A, prepared, test[0]),
+    }
+    save_weights(output, network.state_dict(), network.network, card)
+    shutil.rmtree(work.parent)
+    return card
 
 
-def perturbation_terms(draws, before, after, where):
-    """Mean over the draws of gain, crosstalk and change, see `losses.perturbation`."""
-    terms = []
-    for d, b, a in zip(draws, before, after):
-        gain, crosstalk = losses.perturbation(
-            b[None], a[None], d.masks.to(where), d.change.to(where), d.near.to(where)
+class _Once:
+    """A function of nothing whose result is kept."""
+
+    def __init__(self, function):
+        self.function, self.result = function, None
+
+    def __call__(self):
+        if self.result is None:
+            self.result = self.function()
+        return self.result
+
+
+def find_pretrained(form, optics):
+    """Path of the weights in the package that were trained for these optics, or None."""
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        try:
+            _, card = load_network(path, optics)
+        except WeightsError:
+            continue
+        if card["form"] == form:
+            return path
+    return None
+
+
+def copy_pretrained(form, optics, output):
+    """Copy weights and card of the package to `output`; returns the card. WeightsError when none fit."""
+    path = find_pretrained(form, optics)
+    if path is None:
+        raise WeightsError(
+            f"train.weights: pretrained: no {form} weights in {SHIPPED.name}/ fit these optics "
+            f"({geometry(optics)}); set train.weights: train"
         )
-        change = losses.supervised((a - b)[None], d.difference[None].to(where))
-        terms.append(torch.stack([gain, crosstalk, change]))
-    return dict(zip(("gain", "crosstalk", "change"), torch.stack(terms).mean(0)))
+    for source, target in ((path, output), (card_path(path), card_path(output))):
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return read_card(output)
+
+
+def test_figures(network, A, prepared, scenes):
+    """`measure` of the network and of Richardson-Lucy with 8 iterations on each test scene (lists)."""
+    methods = {
+        network.form: lambda y: network(A, y, prepared),
+        "rl": lambda y: richardson_lucy(A, y, 8, sensitivity=prepared.sensitivity),
+    }
+    out = {}
+    for name, method in methods.items():
+        rows = [measure(method, scene, seed) for seed, scene in enumerate(scenes)]
+        out[name] = {k: [round(r[k], 4) for r in rows] for k in rows[0] if k != "cpu_s"}
+    return out
 
 
 @torch.no_grad()
-def validate(network, average, A, prepared, scenes, settings, where):
-    """Losses of the averaged weights on the same draws of held-out scenes every time."""
-    own = {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(average.values)
-    rows = []
-    for k in range(N_HELD_OUT_DRAWS):
-        d = draw(scenes[k % len(scenes)], step_rng(settings.seed, k, 5), settings.photons)
-        before, after = network(A, torch.stack([d.frame, d.brighter]).to(where), prepared).split(1)
-        row = perturbation_terms([d], before, after, where)
-        rows.append(row | {"supervised": losses.supervised(before, d.volume[None].to(where))})
-    network.load_state_dict(own)
-    return {f"held_out_{name}": float(np.mean([float(r[name]) for r in rows])) for name in rows[0]}
-
-
-def some_frames(frames, rng, n, lenslets, n_pixel):
-    """n frames without labels, turned by the symmetries of the lattice, cut to `lenslets`."""
-    out = []
-    for _ in range(n):
-        frame = frames[rng.integers(len(frames))]
-        first = [int(rng.integers(s // n_pixel - w + 1)) for s, w in zip(frame.shape, lenslets)]
-        v, u = (slice(n_pixel * f, n_pixel * (f + w)) for f, w in zip(first, lenslets))
-        out.append(symmetry(rng)(frame[v, u]))
-    return torch.stack(out)
+def samples(network, A, prepared, scene, photons=50.0):
+    """Maximum projections over z and over y of truth, RL and the network, for a picture: uint8 as base64."""
+    frame, volume, _ = at_light(scene, photons)
+    frame = add_noise(frame, step_rng(0, 12))[None]
+    estimates = {
+        "truth": volume,
+        "rl": richardson_lucy(A, frame, 8, sensitivity=prepared.sensitivity)[0],
+        network.form: network(A, frame, prepared)[0],
+    }
+    top = float(torch.quantile(volume, 0.999))
+    out = {}
+    for name, v in estimates.items():
+        for axis, letter in ((0, "z"), (1, "y")):
+            picture = (v.amax(axis).clamp(0, top) * (255 / top)).to(torch.uint8).numpy()
+            text = base64.b64encode(picture.tobytes()).decode()
+            out[f"{name}_{letter}"] = {"shape": list(picture.shape), "uint8": text}
+    return out

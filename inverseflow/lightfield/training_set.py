@@ -16,8 +16,9 @@ from ..core.progress import progress
 from ..core.stores import replacing
 from ..core.training import step_rng
 from .scattering import ScatteredLightField
-from .scene import Grid
-from .synthetic import finer_grid, make_scene
+from .scene import Grid, Scene
+from .settings import SimulateSettings
+from .synthetic import brightest_tenth, finer_grid, make_scene, scene_light
 
 NEAR_UM = 30.0
 HALF = ("footprints", "fills")  # kept in half precision: relative error 5e-4
@@ -68,47 +69,47 @@ class Draw:
     near: torch.Tensor  # (neuron, neuron) bool
 
 
-def simulate_scene(optics, psf_fine, settings, rng, light_field=None):
-    """A `Labelled` scene of `SimulateSettings`; psf_fine: of `finer_grid(optics)`.
+def scene_settings(settings, n_lenslet, rng):
+    """`SimulateSettings` of a training scene: density and scattering length drawn from settings' ranges."""
+    density, scatter = (rng.uniform(*r) for r in (settings.density_per_mm3, settings.scatter_um))
+    return SimulateSettings(n_lenslet=n_lenslet, density_per_mm3=density, scatter_um=scatter)
 
-    light_field: of psf_fine, for settings.n_lenslet and its scattering, when it is made already.
+
+def simulate_scene(optics, light_field, settings, rng):
+    """A `Labelled` scene of `SimulateSettings`.
+
+    light_field: ScatteredLightField on `finer_grid(optics)` for settings.n_lenslet; its tissue is set here.
     """
+    light_field.scatter(settings.scatter_um, settings.depth_um)
     scene = make_scene(settings, optics, rng)
     lenslets = (settings.n_lenslet,) * 2
     grid, fine = (Grid.of(o, lenslets, settings.margin) for o in (optics, finer_grid(optics)))
-    light_field = light_field or scene_light_field(psf_fine, settings)
-    voxels = fine.voxel_um3.astype(np.float32)[:, None, None]
-    footprints = []
-    for i in range(0, len(scene), 8):
-        some = range(i, min(i + 8, len(scene)))
-        brightness = scene.brightness[some, None, None, None].astype(np.float32)
-        footprints.append(light_field(scene.masks(fine, some) * brightness * voxels))
-    nothing = np.zeros(len(scene))
-    rest = [scene.render(g, gains=nothing) for g in (grid, fine)]
+    footprints, background = scene_light(scene, light_field, fine)
+    brightness = scene.brightness.astype(np.float32)
     return Labelled(
-        footprints=torch.from_numpy(np.concatenate(footprints)),
-        background=torch.from_numpy(light_field(rest[1][None])[0]),
+        footprints=torch.from_numpy(footprints * brightness[:, None, None]),
+        background=torch.from_numpy(background),
         fills=torch.from_numpy(scene.masks(grid)),
-        brightness=torch.from_numpy(scene.brightness * grid.voxel_um3.mean()).float(),
-        background_volume=torch.from_numpy(rest[0]),
+        brightness=torch.from_numpy(brightness * grid.voxel_um3.astype(np.float32).mean()),
+        background_volume=torch.from_numpy(scene.render(grid, gains=np.zeros(len(scene)))),
         centre_um=torch.from_numpy(scene.centre_um).float(),
     )
 
 
-def scene_light_field(psf_fine, settings):
-    """The light field through tissue of `SimulateSettings`, on the finer grid."""
-    lenslets = (settings.n_lenslet,) * 2
-    return ScatteredLightField(psf_fine, lenslets, settings.margin, settings.scatter_um, settings.depth_um)
+def simulated_set(folder, optics, psf_fine, settings, n_lenslet, seeds, label="training scenes"):
+    """`Labelled` scenes of these seeds, in the ranges of `TrainSettings`.
 
-
-def simulated_set(folder, optics, psf_fine, settings, seeds, label="simulate training scenes"):
-    """`Labelled` scenes of these seeds; those that lie in the folder already are not made again."""
+    psf_fine: of `finer_grid(optics)`, or a function that gives it, called only when a scene is missing.
+    Scenes that lie in the folder already are not made again: give every set of settings its own folder.
+    """
     folder, light_field, scenes = Path(folder), None, []
     for seed in progress(list(seeds), label):
         path = folder / f"scene_{seed}.safetensors"
         if not path.is_file():
-            light_field = light_field or scene_light_field(psf_fine, settings)
-            simulate_scene(optics, psf_fine, settings, step_rng(seed, 77), light_field).save(path)
+            psf_fine = psf_fine() if callable(psf_fine) else psf_fine
+            light_field = light_field or ScatteredLightField(psf_fine, (n_lenslet,) * 2)
+            rng = step_rng(seed, 77)
+            simulate_scene(optics, light_field, scene_settings(settings, n_lenslet, rng), rng).save(path)
         scenes.append(Labelled.load(path))
     return scenes
 
@@ -127,7 +128,7 @@ def draw(scene, rng, photons=(8.0, 300.0), noise_free=0.2, changed=0.15, read_no
     rest = float(np.exp(rng.normal(0, 0.4)))
     clean = rest * scene.background + torch.tensordot(gains, scene.footprints, 1)
     level = float(np.exp(rng.uniform(*np.log(photons))))
-    scale = level / brightest_tenth(clean)
+    scale = level / brightest_tenth(clean.numpy())
     extra = scale * torch.tensordot(gains * change, scene.footprints, 1)
     clean = scale * clean
     weight = scale * gains * scene.brightness
@@ -141,15 +142,18 @@ def draw(scene, rng, photons=(8.0, 300.0), noise_free=0.2, changed=0.15, read_no
     return Draw(*parts, change, near)
 
 
+def at_light(scene, photons):
+    """(frame (V, U), volume (Z, Y, X), factor) of a scene at baseline with this light."""
+    frame = scene.background + scene.footprints.sum(0)
+    scale = photons / brightest_tenth(frame.numpy())
+    volume = scene.background_volume + torch.tensordot(scene.brightness, scene.fills, 1)
+    return scale * frame, scale * volume, scale
+
+
 def add_noise(clean, rng, read_noise=1.6):
     """Frame of Poisson counts and read noise, photons; not rounded, may fall below 0."""
     noisy = rng.poisson(clean.numpy()) + read_noise * rng.standard_normal(clean.shape)
     return torch.from_numpy(noisy.astype(np.float32))
-
-
-def brightest_tenth(frame):
-    """Mean of the brightest tenth of the pixels of a frame (V, U)."""
-    return float(torch.topk(frame.flatten(), max(1, frame.numel() // 10)).values.mean())
 
 
 def symmetry(rng):
@@ -162,3 +166,68 @@ def symmetry(rng):
         return v.transpose(-1, -2) if transpose and v.shape[-1] == v.shape[-2] else v
 
     return turn
+
+
+def labelled_from_stack(stack, voxel_um, optics, light_field, n_lenslet, rng, n_ball=30, radius_um=6.0):
+    """A `Labelled` scene cut from a measured volume (two-photon stack) at a random place, turned at random.
+
+    Parameters
+    ----------
+    stack : array (z, y, x), its middle plane at z = 0 of the microscope; what is below 0 counts as 0
+    voxel_um : (z, y, x)
+    light_field : on `finer_grid(optics)` for n_lenslet: function of volumes (n, z, y, x)
+    n_ball, radius_um : the parts that draws make brighter are balls at bright places
+
+    Raises ValueError when the stack does not cover the microscope's volume.
+    """
+    grid, fine = (Grid.of(o, (n_lenslet,) * 2) for o in (optics, finer_grid(optics)))
+    stack, voxel_um = np.maximum(np.asarray(stack, np.float32), 0), np.asarray(voxel_um, float)
+    needed = [grid.edges(axis)[-1] - grid.edges(axis)[0] for axis in range(3)]
+    have = np.array(stack.shape) * voxel_um
+    if (have < np.array(needed) - voxel_um).any():
+        raise ValueError(
+            f"two_photon: expected a volume (z, y, x) of at least {_um(needed)}, got {_um(have)}; check its "
+            "voxel size, or reconstruct fewer planes"
+        )
+    room = np.maximum(have - needed, 0)[1:] / 2
+    centre = np.array([-np.mean([grid.edges(0)[0], grid.edges(0)[-1]]), *rng.uniform(-room, room)])
+    turn = symmetry(rng)
+    coarse, finer = (
+        turn(torch.from_numpy(_resampled(stack, voxel_um, g, centre))).contiguous() for g in (grid, fine)
+    )
+    if not coarse.any():
+        raise ValueError("two_photon: the volume is dark; expected fluorescence above 0")
+    chance = coarse.numpy().astype(np.float64).ravel() ** 2
+    at = rng.choice(chance.size, n_ball, p=chance / chance.sum())
+    middles = [(grid.edges(axis)[1:] + grid.edges(axis)[:-1]) / 2 for axis in range(3)]
+    centres = np.stack([m[i] for m, i in zip(middles, np.unravel_index(at, grid.shape))], 1)
+    balls = Scene(centres, np.full(n_ball, radius_um), np.zeros(n_ball), np.ones(n_ball))
+    shares, shares_fine = (torch.from_numpy(balls.masks(g)) for g in (grid, fine))
+    crowd = shares.sum(0).clamp_min(1), shares_fine.sum(0).clamp_min(1)  # balls that overlap share the light
+    parts, parts_fine = shares / crowd[0] * coarse, shares_fine / crowd[1] * finer
+    top = parts.amax((1, 2, 3)).clamp_min(1e-9)
+    return Labelled(
+        footprints=torch.from_numpy(light_field(parts_fine.numpy())),
+        background=torch.from_numpy(light_field((finer - parts_fine.sum(0))[None].numpy())[0]),
+        fills=parts / top[:, None, None, None],
+        brightness=top,
+        background_volume=coarse - parts.sum(0),
+        centre_um=torch.from_numpy(centres).float(),
+    )
+
+
+def _um(sizes):
+    return " x ".join(f"{v:.0f}" for v in sizes) + " um"
+
+
+def _resampled(stack, voxel_um, grid, centre_um):
+    """Light of a stack (z, y, x) in each voxel of a grid whose origin lies at `centre_um` of the stack."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    size = [np.diff(grid.edges(axis)).mean() for axis in range(3)]
+    ratio = np.array(size) / voxel_um
+    smooth = gaussian_filter(stack, np.where(ratio > 1, ratio / np.sqrt(12), 0))  # a voxel's own width
+    first = [(grid.edges(axis)[:2].mean() + centre_um[axis]) / voxel_um[axis] for axis in range(3)]
+    offset = np.array(first) + (np.array(stack.shape) - 1) / 2
+    out = affine_transform(smooth, ratio, offset, output_shape=grid.shape, order=1, mode="nearest")
+    return np.maximum(out, 0) * np.float32(np.prod(size))

@@ -109,6 +109,8 @@ def test_curves_become_a_table(tmp_path):
     steps, values = curves.column("held_out")
     assert steps.tolist() == [1] and values.tolist() == [0.5]
     assert len(curves) == 2
+    assert curves.thinned(10) == {"step": [0, 1], "loss": [2, 1], "held_out": [None, 0.5]}
+    assert curves.thinned(1) == {"step": [0.5], "loss": [1.5], "held_out": [0.5]}
 
 
 def test_learning_rate_rises_then_falls():
