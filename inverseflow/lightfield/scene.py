@@ -97,6 +97,9 @@ class Scene:
     def fill(self, i, grid):
         """Share of each voxel that neuron i takes: a box of the volume and its slices, (array, slices)."""
         pieces = self.processes[i] if self.processes else np.empty((0, 4))
+        if len(pieces):
+            ends = np.array([grid.edges(axis)[[0, -1]] for axis in range(3)])
+            pieces = pieces[((ends[:, 0] <= pieces[:, :3]) & (pieces[:, :3] < ends[:, 1])).all(1)]
         reach = self.radius_um[i]
         lowest = np.minimum(self.centre_um[i] - reach, pieces[:, :3].min(0, initial=np.inf))
         highest = np.maximum(self.centre_um[i] + reach, pieces[:, :3].max(0, initial=-np.inf))
