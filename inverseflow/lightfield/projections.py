@@ -3,6 +3,8 @@
 All three take the store that `infer` writes, see `volume_store`.
 """
 
+import itertools
+
 import numpy as np
 import xarray as xr
 
@@ -12,7 +14,8 @@ from inverseflow.core.stores import replacing
 HIGH = 99.8  # percentile at which the colours end
 FILM_PIXELS = 480  # least width of the film
 FILM_FRAMES = 2000  # at most; longer movies are shown by every so many-th frame
-GAP = 4
+GAP = 4  # pixels between the views
+GREY = 60  # of the film, between the views
 
 
 def projection_figure(store, path, title=""):
@@ -54,43 +57,23 @@ def projection_movie(store, path, frames_per_s=25):
     2,000 frames are shown. The same store gives the same film.
     """
     import imageio_ffmpeg
-    from matplotlib import colormaps
 
-    data = xr.open_zarr(store, consolidated=False, chunks=None)
-    n = data.sizes["time"]
-    shown = range(0, n, -(-n // FILM_FRAMES))
-    some = np.linspace(0, n - 1, min(n, 40)).astype(int)
-    limit = _limit(data["max_projection_z"][some].values)
-    table = (colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    times, unit = data["time"].values, data["time"].attrs.get("units", "frame")
-    zoom = size = None
+    pictures = _pictures(xr.open_zarr(store, consolidated=False, chunks=None))
+    first = next(pictures)
     with replacing(path) as temporary:
-        film = None
-        for block in _blocks(shown, data["max_projection_z"].encoding["chunks"][0]):
-            along = [data[f"max_projection_{axis}"][list(block)].values for axis in "zyx"]
-            for k, i in enumerate(block):
-                sheet = _sheet(data, [a[k] for a in along])
-                levels = np.clip(np.nan_to_num(sheet) / limit * 255, 0, 255).astype(np.uint8)
-                if film is None:
-                    zoom = max(1, -(-FILM_PIXELS // sheet.shape[1]))
-                    size = [2 * -(-(zoom * m + extra) // 2) for m, extra in zip(sheet.shape, (22, 0))]
-                    film = imageio_ffmpeg.write_frames(
-                        str(temporary),
-                        size[::-1],
-                        fps=frames_per_s,
-                        codec="libx264",
-                        quality=None,
-                        macro_block_size=2,
-                        ffmpeg_log_level="error",
-                        output_params=["-crf", "18", "-threads", "1", "-fflags", "+bitexact", "-f", "mp4"],
-                    )
-                    film.send(None)
-                picture = np.zeros((*size, 3), np.uint8)
-                big = levels.repeat(zoom, 0).repeat(zoom, 1)
-                picture[: big.shape[0], : big.shape[1]] = table[big]
-                length_um, pixels = scale_bar(data.sizes["x"], _voxel_um(data))
-                text = f"{length_um:g} µm      {_stamp(times[i], unit)}"
-                film.send(_annotated(picture, big.shape[0], round(pixels * zoom), text))
+        film = imageio_ffmpeg.write_frames(
+            str(temporary),
+            first.shape[1::-1],
+            fps=frames_per_s,
+            codec="libx264",
+            quality=None,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+            output_params=["-crf", "18", "-threads", "1", "-fflags", "+bitexact", "-f", "mp4"],
+        )
+        film.send(None)
+        for picture in itertools.chain([first], pictures):
+            film.send(np.ascontiguousarray(picture))
         film.close()
 
 
@@ -160,23 +143,41 @@ def _limit(values):
     return float(np.percentile(good, HIGH)) or 1.0 if good.size else 1.0
 
 
-def _blocks(numbers, step):
-    """The numbers cut at multiples of step, so that each chunk is read once."""
-    groups = {}
-    for i in numbers:
-        groups.setdefault(i // step, []).append(i)
-    return groups.values()
+def _pictures(data):
+    """The pictures of a film, uint8 (height, width, 3), both even; a chunk of projections is in memory."""
+    from matplotlib import colormaps
+
+    n, chunk = data.sizes["time"], data["max_projection_z"].encoding["chunks"][0]
+    every = -(-n // FILM_FRAMES)
+    some = np.linspace(0, n - 1, min(n, 40)).astype(int)
+    limit = _limit(data["max_projection_z"][some].values)
+    colours = (colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    times, unit = data["time"].values, data["time"].attrs.get("units", "frame")
+    length_um, bar = scale_bar(data.sizes["x"], _voxel_um(data))
+    for start in range(0, n, chunk):
+        along = [data[f"max_projection_{axis}"][start : start + chunk].values for axis in "zyx"]
+        between = np.isnan(_sheet(data, [np.zeros_like(a[0]) for a in along]))
+        zoom = max(1, -(-FILM_PIXELS // between.shape[1]))
+        for i in range(-(-start // every) * every, min(start + chunk, n), every):
+            sheet = np.nan_to_num(_sheet(data, [a[i - start] for a in along]))
+            picture = colours[np.clip(sheet / limit * 255, 0, 255).astype(np.uint8)]
+            picture[between] = GREY
+            text = f"{length_um:g} um      {_stamp(times[i], unit)}"
+            yield _annotated(picture.repeat(zoom, 0).repeat(zoom, 1), round(bar * zoom), text)
 
 
 def _stamp(time, unit):
     return f"{time / 1000:.3f} s" if unit == "ms" else f"frame {time:.0f}"
 
 
-def _annotated(picture, top, bar, text):
+def _annotated(picture, bar, text):
+    """The picture with a line under it that holds a bar of so many pixels and a text; even sides."""
     from PIL import Image, ImageDraw
 
+    high, wide = picture.shape[:2]
+    picture = np.pad(picture, ((0, 22 + high % 2), (0, wide % 2), (0, 0)))
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    draw.rectangle([4, top + 8, 4 + bar, top + 12], fill="white")
-    draw.text((12 + bar, top + 4), text, fill="white")
-    return np.asarray(image).tobytes()
+    draw.rectangle([4, high + 8, 4 + bar, high + 12], fill="white")
+    draw.text((12 + bar, high + 4), text, fill="white")
+    return np.asarray(image)
