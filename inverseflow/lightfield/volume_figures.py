@@ -13,8 +13,8 @@ def volume_figure(rows, path, title=""):
 
     Parameters
     ----------
-    rows : dict of what is shown ("mean over time") -> dict of method -> DataArray (z, y, x), coordinates in um,
-        values with an attribute units. A column belongs to a method, in the order of first appearance.
+    rows : dict of what is shown ("mean over time") -> dict of method -> DataArray (z, y, x), coordinates in
+        um, values with an attribute units. Each method has a column, in the order of first appearance.
     path : .png
 
     Under each projection along z stands the one along y, at the same scale. Every volume has its own colours,
@@ -40,9 +40,9 @@ def volume_figure(rows, path, title=""):
             if name == next(iter(row)):
                 upper.set_ylabel("y (µm)", fontsize=9)
                 lower.set_ylabel("z (µm)", fontsize=9)
-                unit = volume.attrs.get("units", "")
+                units = ", ".join(dict.fromkeys(v.attrs.get("units", "") for v in row.values()))
                 of_page = fig.get_size_inches()
-                fig.text(0.12 / of_page[0], (low + (deep + high) / 2) / of_page[1], f"{what} ({unit})",
+                fig.text(0.12 / of_page[0], (low + (deep + high) / 2) / of_page[1], f"{what} ({units})",
                          rotation=90, fontsize=10, va="center")  # fmt: skip
     write_title(fig, title)
     save(fig, path)

@@ -1,7 +1,6 @@
 import xarray as xr
 
 from inverseflow.core.job import job
-from inverseflow.lightfield.calibration import Calibration
 from inverseflow.lightfield.volume_figures import volume_figure
 
 

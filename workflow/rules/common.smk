@@ -75,6 +75,10 @@ class Raw:
     def simulated(self, sample):
         return self.samples[sample].simulate is not None
 
+    def origin(self, wildcards):
+        """Simulated or measured, for titles."""
+        return "simulated" if self.simulated(wildcards.sample) else "measured"
+
     def path(self, sample, role="path"):
         """A path as the readers take it: a file, a folder or a pattern; None when it is left out."""
         if role == self.roles[0] and self.simulated(sample):

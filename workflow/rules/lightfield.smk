@@ -119,6 +119,7 @@ rule lightfield_train:
         gpu=CONFIG.gpu,
     params:
         code=code("lightfield/train.py"),
+        psf=stage("lightfield", "psf"),
         settings=stage("lightfield", "train"),
     script:
         "../../scripts/lightfield/train.py"
@@ -162,6 +163,11 @@ rule lightfield_projections:
         volume=ancient("results/lightfield/{sample}/{method}/volume.zarr"),
         volume_anchor="results/lightfield/{sample}/{method}/volume.json",
     output:
+        **(
+            {"tiff": "results/lightfield/{sample}/{method}/volume.ome.tif"}
+            if LIGHTFIELD.infer.export_tiff
+            else {}
+        ),
         movie="results/lightfield/{sample}/{method}/projections.mp4",
         picture=report(
             "results/lightfield/{sample}/{method}/projections.png",
@@ -179,7 +185,7 @@ rule lightfield_projections:
         runtime=30,
     params:
         code=code("lightfield/projections.py"),
-        settings=stage("lightfield", "figures"),
+        origin=LIGHTFIELD_RAW.origin,
     script:
         "../../scripts/lightfield/projections.py"
 
@@ -311,9 +317,7 @@ rule lightfield_figures:
     params:
         code=code("lightfield/figures.py"),
         methods=LIGHTFIELD_METHODS,
-        origin=lambda wildcards: (
-            "simulated" if LIGHTFIELD_RAW.simulated(wildcards.sample) else "measured"
-        ),
+        origin=LIGHTFIELD_RAW.origin,
         settings=stage("lightfield", "figures"),
     script:
         "../../scripts/lightfield/figures.py"

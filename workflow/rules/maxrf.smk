@@ -241,9 +241,7 @@ rule maxrf_figures:
         runtime=30,
     params:
         code=code("maxrf/figures.py"),
-        origin=lambda wildcards: (
-            "simulated" if MAXRF_RAW.simulated(wildcards.sample) else "measured"
-        ),
+        origin=MAXRF_RAW.origin,
         settings=stage("maxrf", "figures"),
     script:
         "../../scripts/maxrf/figures.py"

@@ -1,0 +1,128 @@
+"""Picture of neurons and their activity: where they lie, and the traces of the clearest."""
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
+
+from inverseflow.core.drawing import add_axes, new_figure, save, write_title
+
+_N_TRACE = 16
+_MAP_IN = 4.6
+_EVENT_SHARE = 0.15  # of the largest event of a neuron, below which no mark is drawn
+
+
+def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
+    """Draw a map of the neurons and stacked traces.
+
+    Parameters
+    ----------
+    statistic : DataArray (z, y, x), coordinates in um: what the neurons were found on; its largest values along z
+        are the ground of the map
+    neurons : DataFrame with z_um, y_um, x_um, radius_um, a row per neuron
+    dff, events : DataArray (neuron, time), time in ms; events may be None
+    rank : (neuron,) values, the largest are drawn first; the spread of dF/F when left out
+
+    Numbers on the map are rows of the table, counted from 0, and name the traces. Without neurons, a picture that
+    says so.
+    """
+    n = len(neurons)
+    dff_values = np.asarray(dff.values, float)
+    if rank is None:
+        rank = np.nanstd(dff_values, 1) if n else np.zeros(0)
+    shown = np.argsort(-np.nan_to_num(np.asarray(rank, float), nan=-np.inf), kind="stable")[:_N_TRACE]
+    height = max(_MAP_IN, 0.42 * len(shown)) + 1.45
+    fig = new_figure(0.8 + _MAP_IN + 1.3 + 7.6, height)
+    _map(fig, statistic, neurons, shown, height)
+    left = 0.8 + _MAP_IN + 1.75
+    ax = add_axes(fig, left, 0.65, 6.3, height - 1.45)
+    seconds = np.asarray(dff["time"].values, float) / 1000
+    in_time = dff["time"].attrs.get("units", "ms") == "ms"
+    values = dff_values[shown]
+    step = _step(values)
+    for place, (number, trace) in enumerate(zip(shown, values)):
+        level = -place * step
+        ax.plot(seconds, trace + level, color="#1d2430", lw=0.8)
+        ax.text(
+            -0.008,
+            level,
+            str(number),
+            transform=ax.get_yaxis_transform(),
+            fontsize=8,
+            ha="right",
+            va="center",
+        )
+        if events is not None:
+            found = np.nan_to_num(np.asarray(events.values[number], float))
+            strong = found > _EVENT_SHARE * found.max() if found.max() > 0 else np.zeros(found.size, bool)
+            marks = np.full(strong.sum(), level - 0.22 * step)
+            ax.plot(seconds[strong], marks, "|", color="#D55E00", ms=5, mew=1)
+    ax.set_yticks([])
+    for side in ("top", "left", "right"):
+        ax.spines[side].set_visible(False)
+    ax.set_xlabel("time (s)" if in_time else "time (thousand frames)")
+    if len(shown):
+        ax.set_ylim(
+            -(len(shown) - 0.4) * step, max(1.1 * np.nanmax(values[0]), step) if values.size else step
+        )
+        size = _round(step)
+        ax.plot(
+            [1.015, 1.015],
+            [-size, 0],
+            transform=ax.get_yaxis_transform(),
+            color="#1d2430",
+            lw=2,
+            clip_on=False,
+        )
+        ax.text(
+            1.025, -size / 2, f"ΔF/F\n{size:g}", transform=ax.get_yaxis_transform(), fontsize=9, va="center"
+        )
+        what = "dF/F" if events is None else "dF/F, and events (marks)"
+        ax.set_title(f"{what}: {len(shown)} of {n} neurons", fontsize=10, loc="left")
+    else:
+        ax.text(0.5, 0.5, "no neurons", transform=ax.transAxes, ha="center", color="0.4")
+    write_title(fig, title)
+    save(fig, path)
+
+
+def _map(fig, statistic, neurons, shown, height):
+    """Largest values along z with a circle per neuron, coloured by depth."""
+    y, x, z = (np.asarray(statistic[name].values, float) for name in "yxz")
+    dy, dx = (abs(at[1] - at[0]) if at.size > 1 else 1.0 for at in (y, x))
+    across = max(np.ptp(x) + dx, np.ptp(y) + dy)
+    wide, high = _MAP_IN * (np.ptp(x) + dx) / across, _MAP_IN * (np.ptp(y) + dy) / across
+    bottom = height - 0.8 - high
+    ax = add_axes(fig, 0.8, bottom, wide, high)
+    ground = np.nanmax(np.asarray(statistic.values, float), 0)
+    limit = float(np.nanpercentile(ground, 99.5)) or 1.0
+    extent = (x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2)
+    ax.imshow(ground, extent=extent, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
+    depth = Normalize(float(z.min()), float(z.max()) if np.ptp(z) else float(z.min()) + 1)
+    colours = matplotlib.colormaps["plasma"]
+    for number, row in enumerate(neurons.itertuples()):
+        at = (row.x_um, row.y_um)
+        alpha = 1.0 if number in shown else 0.45
+        ax.add_patch(Circle(at, row.radius_um, fill=False, ec=colours(depth(row.z_um)), lw=1.3, alpha=alpha))
+        if number in shown:
+            name = ax.annotate(str(number), at, color="w", fontsize=8, ha="center", va="center", clip_on=True)
+            name.set_path_effects([withStroke(linewidth=1.8, foreground="k")])
+    ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="x (µm)", ylabel="y (µm)")
+    ax.set_title(f"{len(neurons)} neurons", fontsize=10, loc="left")
+    bar = add_axes(fig, 0.8 + wide + 0.08, bottom, 0.1, high)
+    fig.colorbar(ScalarMappable(depth, colours), cax=bar, label="depth z (µm)")
+
+
+def _step(values):
+    """Distance between stacked traces: most of the range of a typical one."""
+    if not values.size:
+        return 1.0
+    range_ = np.nanpercentile(values, 99.5, axis=1) - np.nanpercentile(values, 5, axis=1)
+    return float(np.nanmedian(range_)) * 1.1 or 1.0
+
+
+def _round(value):
+    """The largest of 1, 2, 5 times a power of ten that is not above a value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= value))
