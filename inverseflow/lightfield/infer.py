@@ -83,6 +83,10 @@ def infer(movie, calibration, psf, network, method, settings, store, engine, key
         if n_bad:
             numbers = ", ".join(map(str, np.flatnonzero(state.bad)[:8]))
             _log.warning("%s: %d of %d frames are bad and stay NaN: %s", method, n_bad, n_frames, numbers)
+        if np.isfinite(state.score).any():
+            from .distribution import warn_when_shifted
+
+            warn_when_shifted(state.score, method)
         for name, values in state.statistics().items():
             group[name][...] = values
         group.attrs["n_bad"] = n_bad
@@ -134,13 +138,26 @@ class Blocks:
                 psf, calibration, s = _psf(self.psf), self.calibration, self.settings
                 dtype = getattr(torch, s.dtype)
                 A = LightField(psf, calibration.lenslets, s.margin_lenslets, calibration.pupil, dtype)
-                network = self.network
+                network, self._card = self.network, None
                 if isinstance(network, (str, os.PathLike)):
                     from .networks import load_network
 
-                    network, _ = load_network(network, psf.optics)
+                    network, self._card = load_network(network, psf.optics)
                 self._task = Task(A, s, network, calibration.trust, psf.optics)
             return self._task
+
+    def _score(self, x, y):
+        """How far frames lie outside of the network's training (T,), NaN where nothing is known of it."""
+        table = (self._card or {}).get("distribution")
+        if not table:
+            return np.nan
+        from .distribution import READ_NOISE, scores
+
+        camera = self.calibration.camera
+        gain = camera.get("gain_counts_per_photon") or 1.0
+        noise = camera.get("read_noise_counts")
+        noise = READ_NOISE if noise is None else noise / gain
+        return scores(table, self.task.A, x / gain, y / gain, self.task.mask, noise)
 
     def __call__(self, block):
         """Write the kept volumes of frames [first, end); return sums, projections and residuals."""
@@ -155,6 +172,7 @@ class Blocks:
             y = torch.where(task.weight > 0, y, 0)
             x = reconstruct(self.method, task, y, self.settings)
             volume[good], residual[good] = x.numpy(), relative_residual(task, x, y).numpy()
+            score[good] = self._score(x, y)
         keep = self.settings.keep_every
         if keep:
             at = kept_range(first, end, keep)

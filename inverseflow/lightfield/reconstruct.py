@@ -63,7 +63,8 @@ class Task:
         """What the networks need of the operator and the mask."""
         from .networks import prepare
 
-        return prepare(self.A, self.mask, "find")
+        norm = "find" if getattr(self.network, "form", None) == "lista" else None
+        return prepare(self.A, self.mask, norm)
 
 
 def refocus(task, y):

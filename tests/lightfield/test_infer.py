@@ -262,6 +262,40 @@ def test_untrusted_pixels_are_not_looked_at_even_when_they_are_nan(recording, tm
     assert np.isfinite(data["volume"]).all() and np.isfinite(data["residual"]).all()
 
 
+@pytest.mark.parametrize("form", ["em", "lista"])
+def test_networks_come_from_their_file_and_say_when_frames_are_unlike_their_training(
+    recording, tmp_path, caplog, form
+):
+    from inverseflow.core.weights import save_weights
+    from inverseflow.lightfield.networks import EmNet, Lista, geometry
+
+    net = {"em": EmNet, "lista": Lista}[form](OPTICS.n_depth, OPTICS.voxels_per_lenslet, n_layer=2)
+    table = {"photons": [1, 1000], "median": [0.0, 0.0], "high": [0.1, 0.1]}
+    card = {"optics": geometry(OPTICS), "distribution": table}
+    save_weights(tmp_path / "net.safetensors", net.state_dict(), net.network, card)
+    movie = open_movie(recording / "movie.zarr")[:6]
+    with compute("threads") as engine, caplog.at_level(logging.WARNING):
+        infer(
+            movie,
+            calibration(),
+            psf(),
+            tmp_path / "net.safetensors",
+            form,
+            SETTINGS,
+            tmp_path / "v.zarr",
+            engine,
+            "k",
+        )
+    data = xr.open_zarr(tmp_path / "v.zarr", consolidated=False, chunks=None)
+    y = torch.from_numpy(frames(N_FRAME)[:6].astype(np.float32))
+    expected = torch.cat(
+        [reconstruct(form, operator(), part, SETTINGS, network=net.eval()) for part in (y[:4], y[4:])]
+    )
+    np.testing.assert_allclose(data["volume"], expected, atol=1e-5 * float(expected.max()))
+    assert (data["score"] > 2).all()  # two layers do not explain the frames down to their noise
+    assert "unlike those the network was trained on" in caplog.text
+
+
 def test_chunks_are_of_useful_size():
     from inverseflow.lightfield.volume_store import _chunks
 
