@@ -83,7 +83,8 @@ def white_noise(trace):
 
     _, density = welch(trace, nperseg=min(256, len(trace)))  # one-sided: white noise has 2 sigma^2
     spectral = np.sqrt(density[len(density) // 2 :].mean() / 2)
-    return float(min(spectral, 1.4826 / np.sqrt(2) * np.median(np.abs(np.diff(trace)))))
+    median = 1.4826 / np.sqrt(2) * np.median(np.abs(np.diff(trace)))  # 0 when most frames are cut at zero
+    return float(min(spectral, median) if median > 0 else spectral)
 
 
 def estimate_decay(traces, frame_ms, max_lag_ms=2000.0):

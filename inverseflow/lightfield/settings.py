@@ -260,10 +260,10 @@ class InferSettings(Settings):
 class TracesSettings(Settings):
     """Neurons, their calcium traces and events."""
 
-    statistic: Literal["std", "correlation"] = setting(
+    statistic: Literal["std", "activity", "correlation"] = setting(
         "std",
-        "volume in which neurons are looked for: standard deviation over time, or correlation with the "
-        "voxels around (needs kept volumes)",
+        "volume in which neurons are looked for: standard deviation over time; the same of means of five "
+        "volumes; or correlation with the voxels around (both need all volumes kept)",
     )
     soma_um: float = setting(12, "diameter of the neurons that are looked for", "um", ge=2, le=100)
     min_distance_um: float = setting(7, "smallest distance of two neurons", "um", gt=0)
@@ -282,9 +282,6 @@ class TracesSettings(Settings):
     )
     weight: Literal["poisson", "none"] = setting(
         "poisson", "weight of pixels in the least squares: inverse photon noise, or all the same"
-    )
-    refine: int = setting(
-        0, "times that the neurons' light fields are fitted to the movie, after the first traces", ge=0, le=10
     )
     neuropil: float = setting(
         0, "share of the light around a mask that is taken off its mean (source mask)", ge=0, le=1

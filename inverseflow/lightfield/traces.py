@@ -61,22 +61,28 @@ def mask_traces(volume, masks):
     return (_unit(masks) @ volume.reshape(len(volume), -1).T).T
 
 
-def neuropil_background(A, mean_volume, masks, blur_um, voxel_um):
-    """Light field (v, u) of what lies between the neurons: the mean volume with the masks filled from around.
+def neuropil_background(A, mean_volume, voxel_um, around_um=40.0, percentile=5.0):
+    """Light field (v, u) of what lies between the neurons, from the mean volume (z, y, x).
 
-    Voxels inside masks take the Gaussian mean of the voxels outside (lateral sd blur_um, same plane).
+    A low percentile over boxes of around_um laterally and three planes, smoothed by a quarter of that: so
+    wide that blurred neurons are no part of it. Only its form matters, each frame fits its brightness.
+    voxel_um: lateral voxel.
     """
     import torch
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import gaussian_filter, percentile_filter, uniform_filter, zoom
 
     mean_volume = np.asarray(mean_volume, np.float32)
-    inside = np.asarray(as_sparse(masks).sum(0)).reshape(mean_volume.shape) > 0
-    sigma = (0, blur_um / voxel_um[1], blur_um / voxel_um[2])
-    light = gaussian_filter(np.where(inside, 0, mean_volume), sigma)
-    share = gaussian_filter((~inside).astype(np.float32), sigma)
-    filled = np.where(inside, light / np.maximum(share, 1e-3), mean_volume)
+    window = max(1.0, around_um / voxel_um)
+    step = max(1, round(window / 9))  # the filter is slow for wide windows
+    coarse = uniform_filter(mean_volume, (1, step, step), mode="nearest")
+    coarse = coarse[:, step // 2 :: step, step // 2 :: step]
+    size = max(1, round(window / step))
+    low = percentile_filter(coarse, percentile, (3, size, size), mode="nearest")
+    low = gaussian_filter(low, (0, size / 4, size / 4), mode="nearest")
+    factors = np.array(mean_volume.shape) / low.shape
+    smooth = np.maximum(zoom(low, factors, order=1, mode="nearest", grid_mode=True), 0)
     with torch.no_grad():
-        return np.maximum(A(torch.from_numpy(filled)[None])[0].cpu().numpy(), 0)
+        return np.maximum(A(torch.from_numpy(smooth)[None])[0].cpu().numpy(), 0)
 
 
 # ---------------------------------------------------------------- dF/F

@@ -1,0 +1,265 @@
+"""From a movie and its reconstruction to neurons, traces and events, written as NetCDF, CSV and Zarr.
+
+neurons.csv   one line per neuron: place, how it stands out, quality of its trace
+masks.zarr    masks (neuron, z, y, x), share of each voxel; labels (z, y, x), 1 + index of the neuron
+traces.nc     raw, baseline, dff, calcium, events (neuron, time); see `measure`
+traces.csv    wide: time_ms, then dff_<id> and events_<id> of each neuron
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from .demix import Demixer, poisson_weight
+from .detect_neurons import find_neurons, fit_to_grid, read_neurons, read_volume
+from .events import deconvolve
+from .read import bad_frames
+from .traces import delta_f, footprints, mask_traces, neuropil_background
+from .volume_statistics import activity, local_correlation
+
+_log = logging.getLogger(__name__)
+_SAMPLED = 256  # frames looked at for their mean and for the quality of the fit
+_CROWD_UM = 30.0
+PLACE = ["z_um", "y_um", "x_um"]
+
+
+def extract(movie, calibration, A, optics, volumes, settings, engine, given=None, two_photon=None):
+    """Neurons, masks and traces of a movie.
+
+    Parameters
+    ----------
+    movie : DataArray (time, v, u) of `read.open_movie`
+    calibration : `calibration.Calibration`
+    A : `operator.LightField` with the margin of the volumes; optics : its Optics
+    volumes : Dataset of `volume_store` (mean, std, volume)
+    settings : TracesSettings; engine : of `core.compute`
+    given : file of neurons (see `read_neurons`) or None
+    two_photon : file of a volume over the same box, registered to it, to look for neurons in, or None
+
+    Returns (table, masks, traces): neurons.csv as a DataFrame, sparse masks, Dataset as `measure` says.
+    """
+    shape = tuple(volumes["mean"].shape)
+    if given is not None:
+        table, masks = read_neurons(given, optics, shape, settings.soma_um)
+    else:
+        statistic = (
+            fit_to_grid(read_volume(two_photon), shape)
+            if two_photon is not None
+            else volume_statistic(volumes, settings.statistic)
+        )
+        table, masks = find_neurons(statistic, optics, settings)
+    (_log.info if len(table) else _log.warning)("%d neurons", len(table))
+    traces = measure(movie, calibration, A, optics, volumes, masks, settings, engine)
+    places = {name: ("neuron", table[name].to_numpy(float), {"units": "um"}) for name in PLACE}
+    traces = traces.assign_coords(neuron=("neuron", table.id.to_numpy()), **places)
+    return quality(table, traces), masks, traces
+
+
+def volume_statistic(volumes, name):
+    """The volume (z, y, x) in which neurons are looked for: of the store, or computed from its volumes."""
+    if name == "std":
+        return np.nan_to_num(volumes["std"].values)
+    if "volume" not in volumes or volumes["volume"].sizes.get("time", 0) != volumes.sizes["time"]:
+        raise ValueError(
+            f"traces.statistic {name}: needs every volume, but infer.keep_every kept not all; set keep_every "
+            "to 1, or statistic to std"
+        )
+    return {"activity": activity, "correlation": local_correlation}[name](volumes["volume"])
+
+
+def measure(movie, calibration, A, optics, volumes, masks, settings, engine):
+    """Traces of known masks (sparse (neuron, voxel)) over a whole movie, block by block.
+
+    Returns a Dataset over neuron and time:
+        raw        light of the whole neuron per frame, in units of the frames (least squares), or its mean
+                   per voxel (source mask); NaN in bad frames
+        baseline   F0 of `traces.delta_f`;  dff   (raw - F0)/F0
+        calcium    dF/F without noise, by OASIS;  events   the jumps of it, in dF/F
+        neuropil   (time), least squares only: brightness of the light field between the neurons
+        noise, footprint_correlation   (neuron), see `quality`
+    attrs: frame_ms, decay_ms, source.
+    """
+    import xarray as xr
+
+    n, frame_ms = masks.shape[0], movie.attrs.get("frame_ms")
+    sample, mean = _sample(movie, calibration)
+    out, found = {}, np.full(n, np.nan, np.float32)
+    if n and settings.source == "nnls":
+        S = footprints(A, masks)
+        S = np.concatenate([S, neuropil_background(A, volumes["mean"].values, optics.voxel_um)[None]])
+        camera = calibration.camera
+        read_variance = (camera.get("read_noise_counts") or 0) ** 2 / (
+            camera.get("gain_counts_per_photon") or 1
+        )
+        trust = np.asarray(calibration.trust)
+        weight = poisson_weight(mean, read_variance, trust) if settings.weight == "poisson" else trust
+        demixer = Demixer(S, weight)
+        blocks = _blocks(movie.sizes["time"], settings.block_frames)
+        raw = np.concatenate(list(engine.map(Fit(movie, calibration, demixer), blocks, label="traces"))).T
+        raw, out["neuropil"] = raw[:-1], ("time", raw[-1].astype(np.float32), {"units": "1"})
+        found = footprint_correlation(sample, S, demixer)
+    elif n:
+        raw = _mask_means(volumes, masks, settings, engine)
+    else:
+        raw = np.empty((0, movie.sizes["time"]))
+    attrs = {"source": settings.source, "frame_ms": frame_ms or np.nan, "decay_ms": np.nan}
+    if frame_ms is None:
+        _log.warning(
+            "time between frames unknown: F0 over the whole movie, no events; set frame_ms of the sample"
+        )
+    dff, f0 = delta_f(raw, frame_ms or 1e9, settings)
+    calcium, events, noise = np.full((2, *dff.shape), np.nan).astype(np.float32), None, np.full(n, np.nan)
+    calcium, events = calcium
+    if n and frame_ms is not None:
+        try:
+            fit = deconvolve(dff, frame_ms, settings.decay_ms, settings.rise_ms)
+            calcium, events, noise = fit.calcium, fit.events, fit.noise
+            attrs["decay_ms"] = fit.decay_ms
+        except ValueError as error:
+            if "decay_ms" not in str(error) or settings.decay_ms is not None:
+                raise
+            _log.warning("no events: %s", error)
+    counts = movie.attrs.get("units", "counts")
+    units = {"raw": counts, "baseline": counts, "dff": "1", "calcium": "1", "events": "1"}
+    for name, values in zip(units, (raw, f0, dff, calcium, events)):
+        out[name] = (("neuron", "time"), np.asarray(values, np.float32), {"units": units[name]})
+    out["noise"] = ("neuron", np.asarray(noise, np.float32), {"units": "1"})
+    out["footprint_correlation"] = ("neuron", found, {"units": "1"})
+    return xr.Dataset(out, {"time": movie["time"].variable}, attrs)
+
+
+def _blocks(n_time, step):
+    return [(i, min(i + step, n_time)) for i in range(0, n_time, step)]
+
+
+def rectified(movie, calibration, chosen):
+    """Frames (T, V, U) at `chosen` (slice or indices), NaN where a frame is bad."""
+    part = movie[chosen]
+    frames = np.asarray(part.data)
+    bad = bad_frames(frames) | (part["bad"].values if "bad" in part.coords else False)
+    out = np.full((len(frames), *calibration.shape), np.nan, np.float32)
+    if not bad.all():
+        out[~bad] = calibration.rectify(frames[~bad])
+    return out
+
+
+def _sample(movie, calibration):
+    """Up to _SAMPLED good frames spread over the movie, and their mean."""
+    n = movie.sizes["time"]
+    frames = rectified(movie, calibration, np.unique(np.linspace(0, n - 1, min(n, _SAMPLED)).astype(int)))
+    frames = frames[np.isfinite(frames).all((1, 2))]
+    if not len(frames):
+        raise ValueError("traces: every frame that was looked at is bad (one value only, or not finite)")
+    return frames, frames.mean(0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Least squares of one block of frames [first, end): (T, component). Travels to workers."""
+
+    movie: object
+    calibration: object
+    demixer: Demixer
+
+    def __call__(self, block):
+        return self.demixer(rectified(self.movie, self.calibration, slice(*block)))
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means over masks of one block of volumes. Travels to workers."""
+
+    volume: object
+    masks: object
+
+    def __call__(self, block):
+        return mask_traces(np.asarray(self.volume[slice(*block)].data), self.masks)
+
+
+def _mask_means(volumes, masks, settings, engine):
+    """Means over masks (neuron, time), less a share of the shell around each mask."""
+    if "volume" not in volumes or volumes["volume"].sizes.get("time", 0) != volumes.sizes["time"]:
+        raise ValueError(
+            "traces.source mask: needs every volume, but infer.keep_every kept not all; set keep_every to 1, "
+            "or source to nnls"
+        )
+    volume = volumes["volume"]
+    blocks = _blocks(volume.sizes["time"], settings.block_frames)
+    raw = np.concatenate(list(engine.map(Means(volume, masks), blocks, label="traces"))).T
+    if settings.neuropil:
+        around = Means(volume, shells(masks, tuple(volume.shape[1:])))
+        raw -= settings.neuropil * np.concatenate(list(engine.map(around, blocks, label="neuropil"))).T
+    return raw
+
+
+def shells(masks, shape, inner=2, outer=5):
+    """Voxels between `inner` and `outer` voxels from each mask, in its planes, that belong to no neuron."""
+    import scipy.sparse as sparse
+    from scipy.ndimage import binary_dilation
+
+    taken = np.asarray(masks.sum(0)).reshape(shape) > 0
+    cross = np.zeros((3, 3, 3), bool)
+    cross[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    rows = []
+    for i in range(masks.shape[0]):
+        own = masks[[i]].toarray().reshape(shape) > 0
+        near = binary_dilation(own, cross, inner)
+        ring = binary_dilation(near, cross, outer - inner) & ~near & ~taken
+        rows.append(sparse.csr_array((ring if ring.any() else own).reshape(1, -1), dtype=np.float32))
+    return sparse.vstack(rows, format="csr")
+
+
+def footprint_correlation(frames, S, demixer):
+    """Does the movie show a neuron's light field when its trace goes up? Correlation of S_k with
+    S_k + sum_t a_k (frame - fit) / sum_t a_k^2, a_k the trace less its mean; over its bright pixels.
+
+    frames (T, v, u), S (component, v, u) with the background last. Near 1 for neurons, low for what is none;
+    noise of dim neurons lowers it too. NaN with fewer than 20 frames.
+    """
+    n = len(S) - 1
+    if len(frames) < 20:
+        return np.full(n, np.nan, np.float32)
+    x = demixer(frames).astype(np.float32)
+    flat, light = S.reshape(len(S), -1), frames.reshape(len(frames), -1)
+    residual = light - x @ flat
+    a = x[:, :n] - x[:, :n].mean(0)
+    power = np.maximum((a**2).sum(0), 1e-30)
+    correction = (a.T @ residual) / power[:, None]
+    out = np.full(n, np.nan, np.float32)
+    for k in range(n):
+        pixels = flat[k] > 0.05 * flat[k].max()
+        pixels[np.setdiff1d(np.arange(pixels.size), demixer.used)] = False
+        model = flat[k, pixels]
+        if model.size > 2 and np.ptp(model) > 0:
+            out[k] = np.corrcoef(model, model + correction[k, pixels])[0, 1]
+    return out
+
+
+def quality(table, traces):
+    """The table of neurons and, of their traces: baseline (median F0), noise (of dF/F), trace_snr (99th
+    percentile of dF/F over noise), skewness (of dF/F), n_events (above twice the noise), rate_hz,
+    footprint_correlation, nearest_um (to the next neuron), crowd (neurons within 30 um).
+    """
+    dff = traces["dff"].values.astype(float)
+    noise = traces["noise"].values
+    events = traces["events"].values
+    seconds = traces.sizes["time"] * traces.attrs["frame_ms"] / 1000
+    centred = dff - np.nanmean(dff, 1, keepdims=True) if dff.size else dff
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skewness = np.nanmean(centred**3, 1) / np.nanmean(centred**2, 1) ** 1.5 if dff.size else []
+        snr = np.nanquantile(dff, 0.99, axis=1) / np.where(noise > 0, noise, np.nan) if dff.size else []
+    n_events = (events > 2 * noise[:, None]).sum(1)
+    centre = table[PLACE].to_numpy()
+    distance = np.linalg.norm(centre[:, None] - centre, axis=-1) + np.diag(np.full(len(centre), np.inf))
+    return table.assign(
+        baseline=np.nanmedian(traces["baseline"].values, 1) if dff.size else [],
+        noise=noise,
+        trace_snr=snr,
+        skewness=skewness,
+        n_events=n_events,
+        rate_hz=n_events / seconds,
+        footprint_correlation=traces["footprint_correlation"].values,
+        nearest_um=distance.min(1, initial=np.inf),
+        crowd=(distance < _CROWD_UM).sum(1),
+    )
