@@ -227,12 +227,11 @@ def footprint_correlation(frames, S, demixer):
     power = np.maximum((a**2).sum(0), 1e-30)
     correction = (a.T @ residual) / power[:, None]
     out = np.full(n, np.nan, np.float32)
-    for k in range(n):
-        pixels = flat[k] > 0.05 * flat[k].max()
-        pixels[np.setdiff1d(np.arange(pixels.size), demixer.used)] = False
-        model = flat[k, pixels]
+    for k, (model, change) in enumerate(zip(flat[:n, demixer.used], correction[:, demixer.used])):
+        bright = model > 0.05 * model.max()
+        model, change = model[bright], change[bright]
         if model.size > 2 and np.ptp(model) > 0:
-            out[k] = np.corrcoef(model, model + correction[k, pixels])[0, 1]
+            out[k] = np.corrcoef(model, model + change)[0, 1]
     return out
 
 
