@@ -25,7 +25,7 @@ OPTICS = Optics(25, 1.0, 1.33, 525, 125, 1250, 25, 5, 3, (-16.0, -8.0, 0.0, 8.0,
 
 @pytest.fixture(scope="module")
 def psf():
-    return compute_psf(OPTICS, PsfSettings(supersampling=1))
+    return compute_psf(OPTICS, PsfSettings(supersampling=5))
 
 
 @pytest.fixture(scope="module")
