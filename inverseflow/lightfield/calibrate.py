@@ -65,7 +65,7 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     bright = mean - dark_frame
     n = optics.pixels_per_lenslet
     if rectified:
-        grid, source = _exact_grid(raw_shape, n, bright if even is None else even, warnings), "given"
+        grid, source = _exact_grid(raw_shape, n, even, bright, warnings), "given"
     else:
         grid, source = _measured_grid(even, bright, looked, dark_frame, optics, settings, warnings)
     order = 0 if rectified else {"linear": 1, "cubic": 3}[settings.interpolation]

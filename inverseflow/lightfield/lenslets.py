@@ -13,10 +13,11 @@ of a window, and every lenslet counts with the strength of its own modulation.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])  # (v, u) -> (u, -v): a right angle
 SMALLEST_PX, MOST_SHARE = 3.0, 1 / 3  # pitches that are searched: in pixels, and as share of the frame
+GAP = 0.5  # of the local mean: what is darker belongs to the gaps between lenslets
 SIGNIFICANT = 6.0  # amplitude of a lattice peak over the median of its ring
 
 
@@ -102,42 +103,53 @@ def bend_terms(index, lenslets):
     return np.stack([y * y, x * y, x * x, y**3, y * y * x, y * x * x, x**3], axis=-1)
 
 
-def find_grid(frame, pitch_px=None, bend=False, n_round=6):
+def find_grid(frame, pitch_px=None, even=True, bend=False, n_round=5):
     """Find the square lattice of lenslets in a frame.
 
     Parameters
     ----------
-    frame : array (v, u), of an even field best; else the mean or maximum of a movie.
+    frame : array (v, u), of an even field best; else the mean of a movie, without the camera's offset.
     pitch_px : expected pitch; the search runs from half to twice of it. Default: any.
+    even : the frame shows an even field. Else only the dark gaps between the lenslets count: the picture of
+        the sample within the lenslets would pull their centres.
     bend : also fit the distortion of the relay lens, up to third order.
 
     Returns a Grid that covers the frame. Raises LensletError for a frame without lenslets or with hexagonal
     ones.
     """
-    frame = np.asarray(frame, np.float64)
+    frame = np.asarray(frame, np.float32)
     if frame.ndim != 2 or min(frame.shape) < 12:
         raise LensletError(f"lenslets: expected a frame (v, u) of at least 12 x 12 pixels, got {frame.shape}")
     if not np.isfinite(frame).all():
         raise LensletError("lenslets: the frame holds values that are not finite; give another frame")
-    vectors = _lattice(_flatten(frame, pitch_px or min(frame.shape) / 12), pitch_px)
-    return _refine(frame, vectors, bend, n_round)
+    vectors = _lattice(_flatten(frame, pitch_px or min(frame.shape) / 12, even), pitch_px)
+    pitch = 1 / np.sqrt(abs(np.linalg.det(vectors)))
+    return _refine(_flatten(frame, pitch, even), vectors, bend, n_round)
 
 
-def _flatten(frame, scale_px):
+def _flatten(frame, scale_px, even):
     """The frame over its local mean, minus 1; dark surroundings are kept quiet."""
-    mean = ndimage.gaussian_filter(frame, scale_px, mode="nearest")
-    floor = frame.min()
-    level = mean - floor
-    return (frame - mean) / (level + 0.2 * level.mean() + 1e-12 * (1 + abs(floor)))
+    if even:
+        floor = float(frame.min())
+        level = _local_mean(frame, scale_px) - floor
+        return (frame - floor - level) / (level + 0.2 * level.mean() + 1e-12 * (1 + abs(floor)))
+    floor = float(np.quantile(frame, 0.001))
+    level = _local_mean(frame, scale_px) - floor
+    gaps = np.minimum((frame - floor) / (level + 0.05 * level.mean() + 1e-12 * (1 + abs(floor))), GAP)
+    return gaps - _local_mean(gaps, scale_px)
+
+
+def _local_mean(frame, scale_px):
+    return ndimage.gaussian_filter(frame, scale_px, mode="nearest", truncate=3)
 
 
 def _lattice(flat, pitch_px):
     """(2, 2) reciprocal vectors, rows for v and u in cycles per pixel, of the strongest square lattice."""
     size = flat.shape
-    window = np.outer(np.hanning(size[0] + 2)[1:-1], np.hanning(size[1] + 2)[1:-1])
-    n = 2 * int(2 ** np.ceil(np.log2(max(size))))  # zeros beyond the frame: peaks are sampled finely
-    power = np.abs(np.fft.fftshift(np.fft.fft2(flat * window, (n, n))))
-    power = power[n // 2 :, :]  # the other half is the same
+    window = np.outer(np.hanning(size[0] + 2)[1:-1], np.hanning(size[1] + 2)[1:-1]).astype(np.float32)
+    n = int(2 ** np.ceil(np.log2(max(size))))
+    half = np.abs(fft.rfft2((flat * window).T, (n, n))).T  # v from 0 on, u in FFT order
+    power = np.fft.fftshift(half, axes=1)[: n // 2]
     g_v, g_u = np.meshgrid(np.arange(n // 2) / n, (np.arange(n) - n // 2) / n, indexing="ij")
     radius = np.hypot(g_v, g_u)
     low, high = (
@@ -155,10 +167,10 @@ def _lattice(flat, pitch_px):
         return wide[np.clip(at[0], 0, n // 2 - 1), np.clip(at[1], 0, n - 1)]
 
     ring = (radius >= low) & (radius <= high)
-    noise = np.median(power[ring]) + 1e-300 if ring.any() else np.inf
-    square = np.where(ring & (g_u >= -g_v) & (g_u < g_v), np.sqrt(power * turned(90)), 0)
+    noise = np.median(power[ring]) if ring.any() else np.inf
+    square = np.where(ring & (g_u >= -g_v) & (g_u < g_v), np.minimum(power, turned(90)), 0)
     best = np.unravel_index(square.argmax(), square.shape)
-    hexagon = np.where(ring & (np.abs(g_u) <= g_v), np.cbrt(power * turned(60) * turned(-60)), 0)
+    hexagon = np.where(ring & (np.abs(g_u) <= g_v), np.minimum(np.minimum(power, turned(60)), turned(-60)), 0)
     if hexagon.max() > SIGNIFICANT * noise and hexagon.max() > 1.5 * square[best]:
         at = np.unravel_index(hexagon.argmax(), hexagon.shape)
         raise LensletError(
@@ -167,7 +179,8 @@ def _lattice(flat, pitch_px):
         )
     if not square[best] > SIGNIFICANT * noise:
         found = (
-            f"the strongest peaks are {square[best] / noise:.1f} times the noise, expected {SIGNIFICANT:g}"
+            f"the strongest peaks are {square[best] / max(noise, 1e-30):.1f} times the noise, expected "
+            f"{SIGNIFICANT:g}"
         )
         about = f" of about {pitch_px:.1f} pixels pitch" if pitch_px else ""
         raise LensletError(
@@ -199,41 +212,35 @@ def _peak(power, at, n):
     return np.array(found)
 
 
-def _refine(frame, reciprocal, bend, n_round):
+def _refine(flat, reciprocal, bend, n_round):
     """Least squares of the positions of all lenslets, from the phases of both lattice frequencies."""
-    size = np.array(frame.shape)
-    matrix, origin, used = np.linalg.inv(reciprocal), (size - 1) / 2, None
-    grid = Grid(tuple(origin), *(tuple(c) for c in matrix.T))
+    size = np.array(flat.shape)
+    matrix = np.linalg.inv(reciprocal)
+    grid = Grid(tuple((size - 1) / 2), *(tuple(c) for c in matrix.T))
     for k in range(n_round):
-        last = k == n_round - 1
-        pitch = grid.pitch_px
-        flat = _flatten(frame, pitch)
-        grid = replace(_cover(grid, size), bend=grid.bend if last or k == n_round - 2 else ())
+        grid = _cover(grid, size)
         index = np.stack(np.indices(grid.lenslets), axis=-1).reshape(-1, 2)
         at = grid.place(index)
-        inside = (np.abs(at - (size - 1) / 2) < (size - 1) / 2 - 0.5 * pitch).all(axis=1)
+        inside = (np.abs(at - (size - 1) / 2) < (size - 1) / 2 - 0.5 * grid.pitch_px).all(axis=1)
         index, at = index[inside], at[inside]
-        shift, strength = _shifts(flat, np.linalg.inv(grid.matrix), at, pitch)
+        shift, strength = _shifts(flat, np.linalg.inv(grid.matrix), at, grid.pitch_px)
         if k == 0:  # where the lattice begins: the mean phase
             phase = np.exp(2j * np.pi * (shift @ np.linalg.inv(grid.matrix).T))
             turn = np.angle((strength[:, None] * phase).sum(axis=0)) / (2 * np.pi)
             grid = replace(grid, origin=tuple(grid.origin + grid.matrix @ turn))
             continue
-        with_bend = bend and k >= n_round - 3
-        fit, residual, weight = _least_squares(index, at + shift, strength, grid, with_bend)
+        last = k == n_round - 1
+        fit, residual, weight = _least_squares(index, at + shift, strength, grid, bend and last)
         grid = replace(
             grid,
-            origin=tuple(fit[0]),
-            along_v=tuple(fit[1]),
-            along_u=tuple(fit[2]),
-            bend=tuple(map(tuple, fit[3:])),
+            origin=tuple(fit[0].tolist()),
+            along_v=tuple(fit[1].tolist()),
+            along_u=tuple(fit[2].tolist()),
+            bend=tuple(map(tuple, fit[3:].tolist())),
         )
-        used = residual, weight, strength, inside
-    residual, weight, strength, inside = used
     distance = np.hypot(*residual.T)
-    clear = strength > 0.25 * np.median(strength)
-    good = clear & (distance < 0.1 * grid.pitch_px)
-    rms = np.sqrt(np.average(distance**2, weights=weight)) if weight.sum() > 0 else np.inf
+    good = (strength > 0.25 * np.median(strength)) & (distance < 0.1 * grid.pitch_px)
+    rms = np.sqrt(np.average(distance**2, weights=weight)) if weight.sum() > 0 else grid.pitch_px
     return replace(
         grid, residual_px=float(rms), coverage=float(good.mean()), contrast=float(np.median(strength))
     )
@@ -241,24 +248,27 @@ def _refine(frame, reciprocal, bend, n_round):
 
 def _shifts(flat, reciprocal, at, pitch):
     """How far each lenslet (n, 2) lies from `at`, in pixels, and how strongly (n,) it modulates the light."""
-    v, u = np.arange(flat.shape[0])[:, None], np.arange(flat.shape[1])[None, :]
-    turns, strength = [], np.inf
-    for g in reciprocal:
-        wave = np.exp(-2j * np.pi * g[0] * v) * np.exp(-2j * np.pi * g[1] * u)
-        local = _smooth(flat * wave, 0.6 * pitch)
-        value = ndimage.map_coordinates(local.real, at.T, order=1) + 1j * ndimage.map_coordinates(
-            local.imag, at.T, order=1
-        )
-        value = value * np.exp(2j * np.pi * (at @ g))
-        turns.append(-np.angle(value) / (2 * np.pi))
-        strength = np.minimum(strength, 2 * np.abs(value))
-    return np.stack(turns, axis=-1) @ np.linalg.inv(reciprocal).T, strength
-
-
-def _smooth(field, sigma):
-    """Gaussian mean of a complex field, over what lies inside the frame."""
-    real = ndimage.gaussian_filter(field.real, sigma, mode="constant")
-    return real + 1j * ndimage.gaussian_filter(field.imag, sigma, mode="constant")
+    reach = int(1.5 * pitch)
+    near = np.arange(-reach, reach + 1)
+    pixel = np.round(at).astype(int)[:, :, None] + near  # (n, 2, window)
+    away = pixel - at[:, :, None]
+    weight = np.exp(-0.5 * (away / (0.6 * pitch)) ** 2)
+    for axis in (0, 1):
+        outside = (pixel[:, axis] < 0) | (pixel[:, axis] >= flat.shape[axis])
+        weight[:, axis][outside] = 0
+        pixel[:, axis] = np.clip(pixel[:, axis], 0, flat.shape[axis] - 1)
+    weight /= weight.sum(axis=2, keepdims=True)
+    value = np.empty((len(at), 2), complex)
+    step = max(1, int(4e6 / len(near) ** 2))
+    for k in range(0, len(at), step):
+        part = slice(k, k + step)
+        light = flat[pixel[part, 0, :, None], pixel[part, 1, None, :]]
+        for m, g in enumerate(reciprocal):
+            wave = weight[part] * np.exp(-2j * np.pi * g[None, :, None] * away[part])
+            rows = np.matmul(wave[:, 0, None, :].astype(np.complex64), light)[:, 0]
+            value[part, m] = (rows * wave[:, 1]).sum(axis=1)
+    turns = -np.angle(value) / (2 * np.pi)
+    return turns @ np.linalg.inv(reciprocal).T, 2 * np.abs(value).min(axis=1)
 
 
 def _least_squares(index, at, strength, grid, bend):
@@ -304,4 +314,4 @@ def _cover(grid, size):
         first.append(low[axis] + kept[0])
         count.append(int(kept[-1] - kept[0] + 1))
     origin = np.asarray(grid.origin) + grid.matrix @ np.array(first, float)
-    return replace(grid, origin=tuple(origin), lenslets=tuple(count))
+    return replace(grid, origin=tuple(origin.tolist()), lenslets=tuple(count))

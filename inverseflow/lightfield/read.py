@@ -100,7 +100,7 @@ def open_movie(path, dataset=None, frame_ms=None):
 
 
 def bad_frames(frames):
-    """(T,) bool: frames (T, v, u) that hold one value only, as a failed frame does, or anything not finite."""
+    """(T,) bool: frames (T, v, u) that hold one value only, as a failed frame does, or not finite ones."""
     flat = np.asarray(frames).reshape(len(frames), -1)
     low, high = flat.min(axis=1), flat.max(axis=1)  # NaN spreads
     return ~(np.isfinite(low) & np.isfinite(high)) | (low == high)
