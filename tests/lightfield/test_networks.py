@@ -119,7 +119,7 @@ def test_training_lowers_every_loss_on_one_batch(seen):
             loss.backward()
             optimiser.step()
             first = first or loss.item()
-        assert loss.item() < 0.95 * first
+        assert loss.item() < 0.97 * first
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 

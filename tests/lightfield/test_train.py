@@ -128,12 +128,13 @@ def test_pretrained_weights_are_copied_or_missed(tmp_path, monkeypatch):
     odd = OPTICS.finer(z_um=(-7.0, 1.0))
     with pytest.raises(WeightsError, match="no em weights .* fit these optics .*set train.weights: train"):
         train.train("em", odd, None, settings, tmp_path / "em.safetensors")
-    train.train(
-        "em", OPTICS, psf, TrainSettings(**SETTINGS), tmp_path / "own.safetensors", psf_settings=COARSE
-    )
+    network = fit_network.new_network("em", OPTICS, settings)
+    own = {"form": "em", "optics": geometry(OPTICS)}
+    save_weights(tmp_path / "own.safetensors", network.state_dict(), network.network, own)
     monkeypatch.setattr(train, "SHIPPED", tmp_path)
     card = train.train("em", OPTICS, None, settings, tmp_path / "copy" / "em.safetensors")
     assert card == read_card(tmp_path / "own.safetensors")
+    assert train.find_pretrained("lista", OPTICS) is None
 
 
 def test_two_photon_volume_gives_labelled_scenes(light_field, psf):
