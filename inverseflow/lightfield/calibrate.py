@@ -67,7 +67,7 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     if rectified:
         grid, source = _exact_grid(raw_shape, n, even, bright, warnings), "given"
     else:
-        grid, source = _measured_grid(even, bright, looked, dark_frame, optics, settings, warnings)
+        grid, source = _measured_grid(even, bright, optics, settings, warnings)
     order = 0 if rectified else {"linear": 1, "cubic": 3}[settings.interpolation]
     resample = (
         Resampler(grid, n, raw_shape, order) if order else lambda frames: np.asarray(frames, np.float32)
@@ -205,7 +205,7 @@ def _dark(dark, mean, settings, warnings):
     return frame, camera
 
 
-def _exact_grid(raw_shape, n, frame, warnings):
+def _exact_grid(raw_shape, n, even, bright, warnings):
     """The grid of a rectified recording: N pixels per lenslet from the corner on."""
     for axis, size in zip("vu", raw_shape):
         if size % n:
@@ -223,7 +223,7 @@ def _exact_grid(raw_shape, n, frame, warnings):
             "larger frame"
         )
     try:
-        seen = find_grid(frame, n)
+        seen = find_grid(bright if even is None else even, n, even=even is not None)
     except LensletError:
         return grid
     if seen.coverage > 0.7 and seen.residual_px < 0.1 * n:
@@ -241,11 +241,13 @@ def _exact_grid(raw_shape, n, frame, warnings):
     return grid
 
 
-def _measured_grid(even, bright, looked, dark_frame, optics, settings, warnings):
+def _measured_grid(even, bright, optics, settings, warnings):
     """(grid, where it was found); CalibrationError when it contradicts the optics or is poor."""
     expected = optics.mla_pitch_um / optics.camera_pixel_um
-    source = "radiometry" if even is not None else "movie"
-    grid = find_grid(even if even is not None else bright, expected, bend=settings.distortion)
+    if even is not None:
+        source, grid = "radiometry", find_grid(even, expected, bend=settings.distortion)
+    else:  # the sample would bend the grid
+        source, grid = "movie", find_grid(bright, expected, even=False)
     if abs(grid.pitch_px / expected - 1) > settings.max_pitch_error:
         raise CalibrationError(
             f"{source}: lenslets every {grid.pitch_px:.2f} pixels, expected {expected:.2f} (mla_pitch_um "

@@ -85,8 +85,9 @@ def sample_frame(truth, shape, seed=3):
     light = np.full(shape, 0.08)
     for _ in range(25):
         centre, width = rng.uniform(0, shape[0], 2), rng.uniform(15, 60)
-        light = light + rng.uniform(0.2, 1) * np.exp(-0.5 * ((v - centre[0]) ** 2 + (u - centre[1]) ** 2) /
-    width**2) matrix = np.array(truth[1:]).T
+        away = np.hypot(v - centre[0], u - centre[1]) / width
+        light = light + rng.uniform(0.2, 1) * np.exp(-0.5 * away**2)
+    matrix = np.array(truth[1:]).T
     lens = (np.stack([v, u], axis=-1) - truth[0]) @ np.linalg.inv(matrix).T
     parallax = 1 + 0.6 * np.sin(2 * np.pi * (lens - np.round(lens))[..., 0])  # brighter on one side
     return light * parallax * even_field(shape, *truth, uneven=False)
