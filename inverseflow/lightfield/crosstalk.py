@@ -10,7 +10,7 @@ import numpy as np
 from inverseflow.core.progress import progress
 
 
-def perturbed_frames(frame0, footprints, brightness, fraction=0.5, batch=8):
+def perturbed_frames(frame0, footprints, brightness, fraction=0.5, batch=8, perturbed=None):
     """Yield (neurons, frames): noise-free frames in which one neuron each is brighter by `fraction`.
 
     Parameters
@@ -18,18 +18,22 @@ def perturbed_frames(frame0, footprints, brightness, fraction=0.5, batch=8):
     frame0 : array (v, u), the noise-free frame at baseline
     footprints : array-like (neuron, v, u), light fields at unit brightness; read `batch` at a time
     brightness : array (neuron,)
+    perturbed : indices of the neurons, ascending; all when None
 
     frames are float32 (batch, v, u): frame0 + fraction * brightness_i * footprints_i.
     """
     brightness = np.asarray(brightness, np.float32)
-    for start in range(0, len(brightness), batch):
-        chosen = np.arange(start, min(start + batch, len(brightness)))
-        extra = fraction * brightness[chosen, None, None] * np.asarray(footprints[start : chosen[-1] + 1])
+    perturbed = np.arange(len(brightness)) if perturbed is None else np.asarray(perturbed)
+    for start in range(0, len(perturbed), batch):
+        chosen = perturbed[start : start + batch]
+        extra = fraction * brightness[chosen, None, None] * np.stack([footprints[int(i)] for i in chosen])
         yield chosen, np.asarray(frame0, np.float32) + extra.astype(np.float32)
 
 
-def responses(readout, frame0, footprints, brightness, fraction=0.5, batch=8, label="perturb"):
-    """dF/F of every neuron when each one is made brighter.
+def responses(
+    readout, frame0, footprints, brightness, fraction=0.5, batch=8, perturbed=None, label="perturb"
+):
+    """dF/F of every neuron when one at a time is made brighter.
 
     Parameters
     ----------
@@ -41,21 +45,22 @@ def responses(readout, frame0, footprints, brightness, fraction=0.5, batch=8, la
     -------
     array (perturbed, neuron): (F - F0)/F0 of the neuron; NaN where its F0 is not above zero.
     """
+    n = len(brightness)
     frame0 = np.asarray(frame0, np.float32)
     base = np.asarray(readout(frame0[None]), float)[0]
-    if base.shape != (len(brightness),):
-        raise ValueError(
-            f"readout gives {base.shape} values per frame; expected one per neuron: ({len(brightness)},)"
-        )
+    if base.shape != (n,):
+        raise ValueError(f"readout gives {base.shape} values per frame; expected one per neuron: ({n},)")
     base = np.where(base > 0, base, np.nan)
-    out = np.full((len(brightness), len(base)), np.nan)
-    blocks = perturbed_frames(frame0, footprints, brightness, fraction, batch)
-    for chosen, frames in progress(blocks, label, -(-len(brightness) // batch)):
-        out[chosen] = np.asarray(readout(frames), float) / base - 1
-    return out
+    n_perturbed = n if perturbed is None else len(perturbed)
+    blocks = perturbed_frames(frame0, footprints, brightness, fraction, batch, perturbed)
+    rows = [
+        np.asarray(readout(frames), float) / base - 1
+        for _, frames in progress(blocks, label, -(-n_perturbed // batch))
+    ]
+    return np.concatenate(rows) if rows else np.empty((0, n))
 
 
-def crosstalk(response, centre_um, fraction=0.5, neighbour_um=30.0, seen=0.02):
+def crosstalk(response, centre_um, fraction=0.5, neighbour_um=30.0, seen=0.02, perturbed=None):
     """Crosstalk and gain from `responses`.
 
     C_ij = |(dF/F)_i / (dF/F)_j| of neuron i, when its neighbour j, nearer than `neighbour_um`, is perturbed.
@@ -67,6 +72,7 @@ def crosstalk(response, centre_um, fraction=0.5, neighbour_um=30.0, seen=0.02):
     centre_um : array (neuron, 3), z, y, x
     seen : a perturbed neuron with a smaller gain than this is not seen by the method: it is counted in
         `unseen` and its ratios, which would divide by nothing, are left out
+    perturbed : indices of the perturbed neurons; all when None
 
     Returns
     -------
@@ -77,31 +83,35 @@ def crosstalk(response, centre_um, fraction=0.5, neighbour_um=30.0, seen=0.02):
     NaN where no neuron has a neighbour.
     """
     response, centre = np.asarray(response, float), np.asarray(centre_um, float)
-    n = len(response)
-    if response.shape != (n, n) or centre.shape != (n, 3):
+    n = len(centre)
+    perturbed = np.arange(n) if perturbed is None else np.asarray(perturbed)
+    if response.shape != (len(perturbed), n) or centre.shape != (n, 3):
         raise ValueError(
-            f"response has shape {response.shape}, centre_um {centre.shape}; expected (n, n) and (n, 3)"
+            f"response has shape {response.shape}, centre_um {centre.shape}; expected "
+            f"({len(perturbed)}, n) and (n, 3)"
         )
-    own = np.diagonal(response)
+    own = response[np.arange(len(perturbed)), perturbed]
     visible = own > seen * fraction
-    distance = np.linalg.norm(centre[:, None] - centre[None], axis=-1)
-    near = (distance < neighbour_um) & ~np.eye(n, dtype=bool) & visible[:, None] & np.isfinite(response)
+    distance = np.linalg.norm(centre[perturbed, None] - centre, axis=-1)
+    near = (distance < neighbour_um) & (perturbed[:, None] != np.arange(n))
+    near &= visible[:, None] & np.isfinite(response)
     ratio = np.abs(response) / np.where(visible, own, np.nan)[:, None]
-    pairs = ratio[near]
     worst = np.where(near, ratio, -1).max(1, initial=-1)
     worst = worst[worst >= 0]
     gain = own[np.isfinite(own)] / fraction
     return {
-        "crosstalk_mean": _summary(np.mean, pairs),
+        "crosstalk_mean": _summary(np.mean, ratio[near]),
         "crosstalk_worst_median": _summary(np.median, worst),
         "crosstalk_worst_p90": _summary(lambda x: np.quantile(x, 0.9), worst),
         "gain": _summary(np.median, gain),
-        "unseen": (float(np.mean(~visible)) if n else np.nan, n, np.nan),
+        "unseen": (float(np.mean(~visible)), len(own), np.nan) if len(own) else (np.nan, 0, np.nan),
     }
 
 
 def _summary(statistic, values):
-    return (float(statistic(values)), values.size, float(np.std(values))) if values.size else (np.nan,) * 3
+    return (
+        (float(statistic(values)), values.size, float(np.std(values))) if values.size else (np.nan, 0, np.nan)
+    )
 
 
 def one_spike_snr(dff, spikes, frame_ms, window_ms=100.0, quiet_ms=300.0):

@@ -84,11 +84,24 @@ def test_perturbed_frames_differ_by_half_a_neuron(sample):
             np.testing.assert_allclose(frame - frame0, 0.5 * brightness[k] * footprints[k], atol=1e-5)
 
 
+def test_some_neurons_are_perturbed(sample):
+    footprints, brightness, centre, frame0 = sample
+    mixed = lambda frames: ideal(footprints)(frames) @ (np.eye(5) + 0.2 * np.eye(5, k=1)).T  # noqa: E731
+    whole = responses(mixed, frame0, footprints, brightness)
+    some = responses(mixed, frame0, footprints, brightness, batch=2, perturbed=[1, 3, 4])
+    np.testing.assert_allclose(some, whole[[1, 3, 4]])
+    found = crosstalk(some, centre, neighbour_um=15, perturbed=[1, 3, 4])
+    assert found["gain"][1] == 3 and found["crosstalk_mean"][1] == 5  # 1: 0, 2; 3: 2, 4; 4: 3
+    own = np.diagonal(whole)
+    expected = [whole[j, j - 1] / own[j] for j in (1, 3, 4)]
+    assert found["crosstalk_worst_median"][0] == pytest.approx(np.median(expected), abs=1e-5)
+
+
 def test_readout_of_wrong_size_is_named(sample):
     footprints, brightness, centre, frame0 = sample
     with pytest.raises(ValueError, match=r"\(4,\) values"):
         responses(lambda f: np.ones((len(f), 4)), frame0, footprints, brightness)
-    with pytest.raises(ValueError, match="centre_um"):
+    with pytest.raises(ValueError, match="expected .5, n. and"):
         crosstalk(np.ones((5, 5)), centre[:, :2])
 
 
