@@ -1,6 +1,8 @@
+import pandas as pd
 import xarray as xr
 
 from inverseflow.core.job import job
+from inverseflow.lightfield.trace_figures import trace_figure
 from inverseflow.lightfield.volume_figures import volume_figure
 
 
@@ -10,9 +12,25 @@ def open_store(path):
 
 with job(snakemake) as run:
     title = f"{run.wildcards.sample} ({run.params.origin})"
-    stores = {method: open_store(path) for method, path in zip(run.params.methods, run.input.volumes)}
-    truth = {"truth, at rest": open_store(run.input.movie)["volume"]} if run.input.movie else {}
-    rows = {"mean over time": truth | {method: store["mean"] for method, store in stores.items()}}
+    methods = run.params.methods
+    stores = {method: open_store(path) for method, path in zip(methods, run.input.volumes)}
+    rows = {"mean over time": {method: store["mean"] for method, store in stores.items()}}
+    if run.input.movie:
+        rows["mean over time"] = {"truth, at rest": open_store(run.input.movie)["volume"]} | rows[
+            "mean over time"
+        ]
     if all(store.sizes["time"] > 1 for store in stores.values()):
         rows["standard deviation over time"] = {method: store["std"] for method, store in stores.items()}
     volume_figure(rows, run.output.volumes, title)
+    for method, table, file, picture in zip(methods, run.input.neurons, run.input.traces, run.output.traces):
+        neurons = pd.read_csv(table)
+        with xr.open_dataset(file) as traces:
+            trace_figure(
+                stores[method]["std"],
+                neurons,
+                traces["dff"],
+                traces["events"],
+                picture,
+                f"{title}, {method}",
+                neurons["trace_snr"],
+            )

@@ -152,7 +152,7 @@ rule lightfield_infer:
     params:
         code=code("lightfield/infer.py"),
         reader=movie_reader,
-        settings=stage("lightfield", "infer"),
+        settings=INFER,
     script:
         "../../scripts/lightfield/infer.py"
 
@@ -220,6 +220,7 @@ rule lightfield_traces:
         code=code("lightfield/traces.py"),
         reader=movie_reader,
         neurons=given_neurons,
+        margin=LIGHTFIELD.infer.margin_lenslets,
         settings=stage("lightfield", "traces"),
     script:
         "../../scripts/lightfield/traces.py"
@@ -257,7 +258,7 @@ rule lightfield_evaluate:
         code=code("lightfield/evaluate.py"),
         reader=movie_reader,
         truth=known_truth,
-        infer=stage("lightfield", "infer"),
+        infer=INFER,
         traces=stage("lightfield", "traces"),
         settings=stage("lightfield", "evaluate"),
     script:
@@ -277,6 +278,10 @@ rule lightfield_figures:
         ],
         anchors=[
             f"results/lightfield/{{sample}}/{method}/volume.json"
+            for method in LIGHTFIELD_METHODS
+        ],
+        neurons=[
+            f"results/lightfield/{{sample}}/{method}/neurons.csv"
             for method in LIGHTFIELD_METHODS
         ],
         traces=[
@@ -318,7 +323,6 @@ rule lightfield_figures:
         code=code("lightfield/figures.py"),
         methods=LIGHTFIELD_METHODS,
         origin=LIGHTFIELD_RAW.origin,
-        settings=stage("lightfield", "figures"),
     script:
         "../../scripts/lightfield/figures.py"
 

@@ -56,6 +56,10 @@ def of_microscope(name):
     return find
 
 
+# What infer depends on. Not the list of methods (each is a job), nor the export: a new method reruns no other.
+INFER = LIGHTFIELD.infer.model_dump(mode="json", exclude={"methods", "export_tiff"})
+
+
 def corrections(wildcards):
     """What calibration needs to know of a recording besides its frames."""
     paths = LIGHTFIELD_RAW.paths(wildcards)
