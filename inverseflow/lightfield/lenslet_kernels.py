@@ -52,9 +52,9 @@ def split(images, index, first, channels):
     n_time, n_depth, size_y, n, size_x, _ = images.shape
     tile = np.empty((n, n, n_depth), images.dtype)
     flat = tile.reshape(-1)
-    for t in range(n_time):
-        for y in range(size_y):
-            for x in range(size_x):
+    for y in range(size_y):
+        for x in range(size_x):
+            for t in range(n_time):
                 if n_depth == 1:
                     for i in range(n):
                         source = images[t, 0, y, i, x]
@@ -87,9 +87,9 @@ def merge(images, index, first, channels):
     n_time, n_depth, size_y, n, size_x, _ = images.shape
     tile = np.zeros((n, n, n_depth), images.dtype)
     flat = tile.reshape(-1)
-    for t in range(n_time):
-        for y in range(size_y):
-            for x in range(size_x):
+    for y in range(size_y):
+        for x in range(size_x):
+            for t in range(n_time):
                 if first[4] < n * n:
                     flat[:] = 0
                 for c in range(4):
@@ -119,26 +119,26 @@ def merge(images, index, first, channels):
 
 
 @_jit
-def pack(spectra, size_x, n_time, counts, pairs, runs, swap, columns):
+def pack(spectra, size_x, n_time, first, n_depth, pairs, runs, swap, columns):
     """Columns (F, 4 t or 8 t, channel) of the frequency pairs (ky, kx) from flat spectra.
 
-    spectra : per class (ky, 2, kx, 2, t, channel); counts : channels of each class; size_x : number of kx.
+    spectra : per class (ky, 2, kx, 2, t, channel, z); size_x : number of kx.
     Rows of the columns are (sigma_y, sigma_x, t), with `swap` followed by those of the frequency (kx, ky)
     with y and x of the channels exchanged; `runs` are those of filter_bank.swap_runs.
     """
-    _move(spectra, size_x, n_time, counts, pairs, runs, swap, columns, True)
+    _move(spectra, size_x, n_time, first, n_depth, pairs, runs, swap, columns, True)
 
 
 @_jit
-def unpack(spectra, size_x, n_time, counts, pairs, runs, swap, columns):
+def unpack(spectra, size_x, n_time, first, n_depth, pairs, runs, swap, columns):
     """The inverse and adjoint of `pack`."""
-    _move(spectra, size_x, n_time, counts, pairs, runs, swap, columns, False)
+    _move(spectra, size_x, n_time, first, n_depth, pairs, runs, swap, columns, False)
 
 
 @_jit
-def _move(spectra, size_x, n_time, counts, pairs, runs, swap, columns, forward):
-    start = np.zeros(5, np.int64)  # of each class in a row of the columns
-    start[1:] = np.cumsum(counts)
+def _move(spectra, size_x, n_time, first, n_depth, pairs, runs, swap, columns, forward):
+    start = first * n_depth  # of each class in a row of the columns
+    counts = np.diff(start)
     per_channel = spectra.size // start[4]
     for f in range(len(pairs)):
         ky, kx = pairs[f]
@@ -158,8 +158,8 @@ def _move(spectra, size_x, n_time, counts, pairs, runs, swap, columns, forward):
                     continue
                 row = columns[f, (4 + s) * n_time + t]
                 for r in range(len(runs)):
-                    c, first, begin, count = runs[r]
-                    place = per_channel * start[c] + (swapped * n_time + t) * counts[c] + first
+                    c, source, begin, count = runs[r]
+                    place = per_channel * start[c] + (swapped * n_time + t) * counts[c] + source
                     for i in range(count):
                         if forward:
                             row[begin + i] = spectra[place + i]

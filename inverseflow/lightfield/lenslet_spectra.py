@@ -4,6 +4,7 @@ Images are (time, depth, Ly, n, Lx, n): lenslets, n x n phases (pixels or voxels
 one flat tensor, for each class of channels (ky, 2, kx, 2, time, channel); see `filter_bank`.
 """
 
+import math
 import threading
 
 import numpy as np
@@ -22,7 +23,7 @@ def _compiled(tensor):
 
 def workspace(name, shape, like):
     """An uninitialised tensor that this thread uses again at the next call with this name."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if like.device.type != "cpu":
         return like.new_empty(shape)
     kept = _of_thread.__dict__.setdefault("kept", {})
@@ -50,9 +51,9 @@ class LensletSpectra(torch.nn.Module):
         self.half = tuple((length + 1) // 2 for length in lengths)
         self.index = filter_bank.channels(mask)
         self.first = np.cumsum([0, *map(len, self.index)])
-        self.counts = n_depth * np.diff(self.first)
+        self.counts = (n_depth * np.diff(self.first)).tolist()
         self.runs = filter_bank.swap_runs(self.index, self.n, n_depth)
-        self.n_channel = int(self.counts.sum())
+        self.n_channel = sum(self.counts)
         self.flat_index = np.concatenate(self.index)
         for axis, length, size in zip("yx", lengths, lenslets):
             self.register_buffer(f"basis_{axis}", filter_bank.trigonometry(length, size, first).to(dtype))
@@ -68,8 +69,9 @@ class LensletSpectra(torch.nn.Module):
 
     def _parts(self, flat, *leading):
         """Views (*leading, channel) of a flat tensor, class by class."""
-        sizes = [int(np.prod(leading)) * int(c) for c in self.counts]
-        return [part.view(*leading, int(c)) for part, c in zip(flat.split(sizes), self.counts)]
+        size = math.prod(leading)
+        parts = flat.split([size * c for c in self.counts])
+        return [part.view(*leading, c) for part, c in zip(parts, self.counts)]
 
     def empty(self, n_time, like, name):
         """An uninitialised flat tensor for the spectra of n_time images."""
@@ -117,7 +119,7 @@ class LensletSpectra(torch.nn.Module):
         tiles = filter_bank.pairs(filter_bank.pairs(images, 3), 5).permute(2, 4, 0, 3, 5, 1)
         tiles = tiles.reshape(size_y, size_x, n_time, self.n**2, self.n_depth)[:, :, :, self.taken]
         for part, source in zip(
-            self._parts(flat, size_y, size_x, n_time), tiles.flatten(3).split(self.counts.tolist(), 3)
+            self._parts(flat, size_y, size_x, n_time), tiles.flatten(3).split(self.counts, 3)
         ):
             part.copy_(source)
 
@@ -151,15 +153,25 @@ class LensletSpectra(torch.nn.Module):
             return
         ky, kx = torch.from_numpy(at.T.copy()).to(spectra.device)
         parts = self._parts(spectra, self.half[0], 2, self.half[1], 2, n_time)
-        straight = columns[:, : 4 * n_time].unflatten(1, (2, 2, n_time)).split(self.counts.tolist(), 4)
+        straight = columns[:, : 4 * n_time].unflatten(1, (2, 2, n_time)).split(self.counts, 4)
         for part, source in zip(parts, straight):
             part.transpose(1, 2)[ky, kx] = source
         if swap:
             back = torch.empty_like(columns[:, 4 * n_time :])
             back[..., self.swapped] = columns[:, 4 * n_time :]
-            back = back.unflatten(1, (2, 2, n_time)).split(self.counts.tolist(), 4)
+            back = back.unflatten(1, (2, 2, n_time)).split(self.counts, 4)
             for part, source in zip(parts, back):
                 part.transpose(1, 2)[kx, ky] = source
 
     def _move(self, kernel, spectra, n_time, at, swap, columns):
-        kernel(spectra.numpy(), self.half[1], n_time, self.counts, at, self.runs, swap, columns.numpy())
+        kernel(
+            spectra.numpy(),
+            self.half[1],
+            n_time,
+            self.first,
+            self.n_depth,
+            at,
+            self.runs,
+            swap,
+            columns.numpy(),
+        )
