@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.sparse as sparse
 from scipy import ndimage
 
-COLUMNS = ("id", "z_um", "y_um", "x_um", "radius_um", "snr", "contrast")
+PLACE = ["z_um", "y_um", "x_um"]
+COLUMNS = ("id", *PLACE, "radius_um", "snr", "contrast")
 _SUBSAMPLES = 3  # points across a voxel for the share of it that a ball takes
 
 
@@ -67,7 +68,7 @@ def find_neurons(statistic, optics, settings):
 
 def _table(centre, radius):
     centre = np.asarray(centre, float).reshape(-1, 3)
-    table = pd.DataFrame(centre, columns=["z_um", "y_um", "x_um"])
+    table = pd.DataFrame(centre, columns=PLACE)
     table.insert(0, "id", np.arange(len(centre)))
     return table.assign(radius_um=radius, snr=np.nan, contrast=np.nan)[list(COLUMNS)]
 
@@ -194,11 +195,11 @@ def read_neurons(path, optics, shape, soma_um):
     path, axes = Path(path), voxel_axes(optics, shape)
     if path.suffix.lower() == ".csv":
         table = pd.read_csv(path)
-        missing = [name for name in ("z_um", "y_um", "x_um") if name not in table]
+        missing = [name for name in PLACE if name not in table]
         if missing:
             found = ", ".join(map(str, table.columns))
             raise ValueError(f"neurons {path}: expected columns z_um, y_um, x_um, found {found}")
-        centre = table[["z_um", "y_um", "x_um"]].to_numpy(float)
+        centre = table[PLACE].to_numpy(float)
         radius = table.radius_um.to_numpy(float) if "radius_um" in table else np.full(len(table), soma_um / 2)
         if not len(table) or not np.isfinite(centre).all() or not (radius > 0).all():
             raise ValueError(f"neurons {path}: expected at least one row of finite numbers, radius above 0")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .demix import Demixer, poisson_weight
-from .detect_neurons import find_neurons, fit_to_grid, read_neurons, read_volume
+from .detect_neurons import PLACE, find_neurons, fit_to_grid, read_neurons, read_volume
 from .events import deconvolve
 from .read import bad_frames
 from .traces import delta_f, footprints, mask_traces, neuropil_background
@@ -21,7 +21,6 @@ from .volume_statistics import activity, local_correlation
 _log = logging.getLogger(__name__)
 _SAMPLED = 256  # frames looked at for their mean and for the quality of the fit
 _CROWD_UM = 30.0
-PLACE = ["z_um", "y_um", "x_um"]
 
 
 def extract(movie, calibration, A, optics, volumes, settings, engine, given=None, two_photon=None):
