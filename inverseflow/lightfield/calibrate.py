@@ -3,9 +3,8 @@
 1. The lenslets are found in the radiometry frame, or in the movie itself (`lenslets`), and compared with the
 optics.
 2. What is measured in camera pixels (dark, dead and saturated pixels) is carried to the rectified frame.
-3. The radiometry frame over the mean lenslet gives the light that reaches each pixel: vignetting, dust,
-   uneven lenslets. What all lenslets share, the picture of the pupil, stays in the frames, for the point
-   spread function has it too.
+3. The radiometry frame over what the point spread function says of an even field gives the light that
+   reaches each pixel: vignetting, dust, uneven lenslets, and a pupil that is not as even as theory has it.
 """
 
 import logging
@@ -15,6 +14,7 @@ import numpy as np
 from .calibration import Calibration, CalibrationError
 from .lenslets import Grid, LensletError, find_grid
 from .photon_transfer import FEWEST_FRAMES, photon_transfer, read_noise_of, saturation_count
+from .psf import even_lenslet
 from .rectify import Resampler, pixel_places
 from .settings import CalibrateSettings
 
@@ -78,7 +78,8 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     mean_lenslet = _mean_lenslet(cells)
     pupil = _pupil(mean_lenslet, optics, settings, even is not None, warnings)
     brightness = cells[:, :, pupil].mean(axis=-1)  # of each lenslet
-    flat, vignetted = _flat(cells, mean_lenslet, pupil, brightness, settings, even is not None)
+    expected = even_lenslet(optics) if settings.radiometry == "matched" else mean_lenslet
+    flat, vignetted = _flat(cells, expected, pupil, brightness, settings, even is not None)
     bad = _bad_pixels(dark_frame, even, saturated, settings)
     trust = _trust(bad, resample, grid, n, raw_shape, pupil, vignetted, order)
 
@@ -311,19 +312,20 @@ def _pupil(mean_lenslet, optics, settings, measured, warnings):
     return pupil
 
 
-def _flat(cells, mean_lenslet, pupil, brightness, settings, measured):
-    """(flat (V, U), vignetted (Ly, Lx)): light of each pixel relative to the mean lenslet."""
+def _flat(cells, expected, pupil, brightness, settings, measured):
+    """(flat (V, U), vignetted (Ly, Lx)): light of each pixel relative to what a lenslet is to show."""
     ly, lx, n, _ = cells.shape
     vignetted = np.zeros((ly, lx), bool)
     if not measured:
-        return np.ones((ly * n, lx * n), np.float32), vignetted
+        blank = cells.max(axis=(2, 3)) <= 0  # beyond the camera or the rectified picture
+        return np.ones((ly * n, lx * n), np.float32), blank
     vignetted = brightness < settings.vignetting * np.median(brightness)
     if settings.radiometry == "none":
         flat = np.ones_like(cells)
     elif settings.radiometry == "full":
         flat = cells / cells[:, :, pupil].mean()
     else:
-        ratio = cells / np.maximum(mean_lenslet, 1e-6)
+        ratio = cells / np.maximum(expected, 1e-6)
         flat = ratio / np.mean(ratio[:, :, pupil])
         outside = np.broadcast_to((brightness / brightness.mean())[:, :, None, None], cells.shape)
         flat = np.where(pupil, flat, outside)

@@ -65,6 +65,26 @@ def flux(optics):
     return 2 * math.pi / k**2 * (8 - (1 + math.cos(optics.alpha)) ** 3) / 3
 
 
+def even_lenslet(optics):
+    """What each lenslet shows of an evenly glowing plane: (N, N), mean 1; the sum of the PSF over all points.
+
+    Light of direction t is a plane wave before the lenslets, of power (1 + cos t)^2 / cos t per area of the
+    pupil, and draws a sinc^2 of width lambda f / pitch behind every lenslet.
+    """
+    n, s = optics.pixels_per_lenslet, 8
+    step = optics.pixel_um / s
+    at = np.arange(-2 * n * s, 2 * n * s + 1) * step  # two lenslets to each side: all of the pupil
+    sine = np.hypot.outer(at, at) / optics.mla_focal_um * optics.magnification / optics.refractive_index
+    cosine = np.sqrt(np.clip(1 - sine**2, 0.01, 1))
+    pupil = np.where(sine <= math.sin(optics.alpha), (1 + cosine) ** 2 / cosine, 0)
+    pixel = (np.arange(n * s) - (n * s - 1) / 2) * step
+    width = optics.wavelength_um * optics.mla_focal_um / optics.mla_pitch_um
+    neighbours = optics.mla_pitch_um * np.arange(-4, 5)
+    spread = sum(np.sinc(np.subtract.outer(pixel + away, at) / width) ** 2 for away in neighbours)
+    cell = (spread @ pupil @ spread.T).reshape(n, s, n, s).mean((1, 3))
+    return cell / cell.mean()
+
+
 class _Radial:
     """The Debye field of one depth as a table over r, dense enough for linear interpolation (error 4e-6)."""
 

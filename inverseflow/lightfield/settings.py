@@ -146,10 +146,10 @@ class CalibrateSettings(Settings):
     min_coverage: float = setting(
         0.5, "least share of the lenslets that must be found on the grid", ge=0, le=1
     )
-    radiometry: Literal["relative", "full", "none"] = setting(
-        "relative",
-        "divide by the radiometry frame over its mean lenslet (the pupil's own picture stays, as in the "
-        "point spread function), by all of it, or not at all",
+    radiometry: Literal["matched", "relative", "full", "none"] = setting(
+        "matched",
+        "divide by the radiometry frame over what the point spread function says of an even field; over its "
+        "own mean lenslet, which leaves the measured pupil in the frames; by all of it; or not at all",
     )
     radiometry_floor: float = setting(0.1, "least divisor, 1 being the mean", gt=0, le=1)
     pupil_threshold: float = setting(
