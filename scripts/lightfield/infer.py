@@ -12,7 +12,7 @@ with job(snakemake) as run:
     method = run.wildcards.method
     movie = open_recording(**run.params.reader)
     calibration = Calibration.load(run.input.calibration)
-    network = run.input.network[0] if run.input.network else None
+    network = run.input.network or None
     with run.compute() as engine:
         infer(movie, calibration, run.input.psf, network, method, settings, run.output.store, engine, run.key)
     with xr.open_zarr(run.output.store, consolidated=False) as volumes:

@@ -134,7 +134,8 @@ rule lightfield_infer:
         calibration_anchor="results/lightfield/{sample}/calibration.json",
         psf=ancient(of_microscope("psf/{microscope}.zarr")),
         psf_anchor=of_microscope("psf/{microscope}.json"),
-        network=network_of,
+        network=ancient(network_of(".safetensors")),
+        card=network_of(".json"),
     output:
         store=directory("results/lightfield/{sample}/{method}/volume.zarr"),
         anchor="results/lightfield/{sample}/{method}/volume.json",
@@ -229,17 +230,17 @@ rule lightfield_traces:
 rule lightfield_evaluate:
     """Measures of one method on one recording, against the truth where it is known."""
     input:
-        movie=ancient(LIGHTFIELD_RAW.input),
-        fingerprint="results/lightfield/{sample}/fingerprint.json",
+        truth=ancient(simulated_movie),
+        truth_anchor=LIGHTFIELD_RAW.anchor,
         calibration=ancient("results/lightfield/{sample}/calibration.nc"),
         calibration_anchor="results/lightfield/{sample}/calibration.json",
         psf=ancient(of_microscope("psf/{microscope}.zarr")),
         psf_anchor=of_microscope("psf/{microscope}.json"),
-        network=network_of,
+        network=ancient(network_of(".safetensors")),
+        card=network_of(".json"),
         volume=ancient("results/lightfield/{sample}/{method}/volume.zarr"),
         volume_anchor="results/lightfield/{sample}/{method}/volume.json",
         neurons="results/lightfield/{sample}/{method}/neurons.csv",
-        masks=ancient("results/lightfield/{sample}/{method}/masks.zarr"),
         traces=ancient("results/lightfield/{sample}/{method}/traces.nc"),
         traces_anchor="results/lightfield/{sample}/{method}/traces.json",
     output:
@@ -250,16 +251,15 @@ rule lightfield_evaluate:
         "results/benchmarks/lightfield/evaluate/{sample}_{method}.tsv"
     conda:
         "../../envs/inverseflow.yaml"
-    threads: 2
     resources:
         mem_mb=memory(3000),
         runtime=120,
     params:
         code=code("lightfield/evaluate.py"),
-        reader=movie_reader,
+        frames=chosen_frames,
         truth=known_truth,
         infer=INFER,
-        traces=stage("lightfield", "traces"),
+        psf=stage("lightfield", "psf"),
         settings=stage("lightfield", "evaluate"),
     script:
         "../../scripts/lightfield/evaluate.py"
@@ -270,7 +270,7 @@ rule lightfield_figures:
     input:
         calibration=ancient("results/lightfield/{sample}/calibration.nc"),
         calibration_anchor="results/lightfield/{sample}/calibration.json",
-        movie=simulated_movie,
+        movie=ancient(simulated_movie),
         movie_anchor=LIGHTFIELD_RAW.anchor,
         volumes=[
             ancient(f"results/lightfield/{{sample}}/{method}/volume.zarr")

@@ -33,6 +33,13 @@ def movie_reader(wildcards):
     return {"path": LIGHTFIELD_RAW.path(wildcards.sample), **options}
 
 
+def chosen_frames(wildcards):
+    """First frame and end of the frames that are used."""
+    sample = LIGHTFIELD.samples[wildcards.sample]
+    last = sample.last_frame
+    return [sample.first_frame, None if last is None else last + 1]
+
+
 def microscope_name(wildcards):
     """The microscope of a rule: its own wildcard, or that of its sample."""
     return (
@@ -73,20 +80,20 @@ def corrections(wildcards):
 
 def simulated_movie(wildcards):
     """The store of a simulated recording, which holds its truth."""
-    if LIGHTFIELD_RAW.simulated(wildcards.sample):
-        return ancient(LIGHTFIELD_RAW.path(wildcards.sample))
-    return []
+    simulated = LIGHTFIELD_RAW.simulated(wildcards.sample)
+    return LIGHTFIELD_RAW.path(wildcards.sample) if simulated else []
 
 
-def network_of(wildcards):
-    """Weights and card, for the methods that are networks."""
-    if wildcards.method not in NETWORKS:
-        return []
-    name = f"network/{microscope_name(wildcards)}/{wildcards.method}"
-    return [
-        ancient(f"results/lightfield/{name}.safetensors"),
-        f"results/lightfield/{name}.json",
-    ]
+def network_of(ending):
+    """Weights or card, for the methods that are networks."""
+
+    def find(wildcards):
+        if wildcards.method not in NETWORKS:
+            return []
+        name = f"{microscope_name(wildcards)}/{wildcards.method}{ending}"
+        return f"results/lightfield/network/{name}"
+
+    return find
 
 
 def known_file(sample, role, path):
@@ -131,7 +138,6 @@ for _name, _sample in LIGHTFIELD.samples.items():  # as for raw data: before any
     known_file(_name, "truth.path", _sample.truth and _sample.truth.path)
 
 LIGHTFIELD_FIGURES = {  # picture -> stage that it shows, and what it is
-    "calibration": ("1 calibrate", "lenslets, pupil and trust"),
     "volumes": ("3 infer", "volumes of all methods"),
 }
 _folder = "results/lightfield"
