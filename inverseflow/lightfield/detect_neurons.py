@@ -34,7 +34,8 @@ def find_neurons(statistic, optics, settings):
     ----------
     statistic : array (z, y, x), finite
     optics : Optics with the depths and voxels of the volume
-    settings : TracesSettings: soma_um, min_distance_um, min_contrast, min_snr, max_neurons, masks
+    settings : TracesSettings: soma_um, min_distance_um, min_contrast, min_relative, min_snr, max_neurons,
+        masks
 
     Returns
     -------
@@ -53,6 +54,8 @@ def find_neurons(statistic, optics, settings):
         snr = np.where(noise > 0, height / noise, np.where(height > 0, np.inf, 0))
     peak = height == ndimage.maximum_filter(height, size=3, mode="nearest")
     peak &= (height > 0) & (contrast >= settings.min_contrast) & (snr >= settings.min_snr)
+    if peak.any():
+        peak &= contrast >= settings.min_relative * np.median(np.sort(contrast[peak])[-5:])
     voxels = np.argwhere(peak)
     voxels = voxels[np.argsort(-contrast[peak], kind="stable")]
     centre = np.stack([_refined(height, v, axes) for v in voxels]) if len(voxels) else np.empty((0, 3))

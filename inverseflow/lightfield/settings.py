@@ -210,7 +210,7 @@ class TrainSettings(Settings):
     change: float = setting(0.1, "weight of the changed volume against gain, within perturbation", ge=0)
     resynthesis: float = setting(0.1, "weight of light-field re-synthesis of frames without labels", ge=0)
     adversarial: float = setting(0, "weight of the critic", ge=0)
-    critic_rate: float = setting(1e-4, "learning rate of the critic", gt=0, le=1)
+    critic_rate: float = setting(3e-4, "learning rate of the critic", gt=0, le=1)
     gradient_limit: float = setting(1, "largest norm of the gradient", gt=0)
     average: float = setting(0.998, "decay of the averaged weights", gt=0, lt=1)
     validate_every: int = setting(50, "steps between looks at held-out scenes", ge=1)
@@ -268,7 +268,13 @@ class TracesSettings(Settings):
     soma_um: float = setting(12, "diameter of the neurons that are looked for", "um", ge=2, le=100)
     min_distance_um: float = setting(7, "smallest distance of two neurons", "um", gt=0)
     min_contrast: float = setting(
-        0.3, "how far a neuron must stand out of the level around it, over that level", ge=0
+        0.1, "how far a neuron must stand out of the level around it, over that level", ge=0
+    )
+    min_relative: float = setting(
+        0.3,
+        "how far it must stand out compared with the neurons that stand out most (median of five)",
+        ge=0,
+        le=1,
     )
     min_snr: float = setting(5, "how far a neuron must stand out of the noise between voxels", ge=0)
     max_neurons: int = setting(1000, "neurons at most, those that stand out most", ge=1)
