@@ -80,8 +80,10 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     brightness = cells[:, :, pupil].mean(axis=-1)  # of each lenslet
     expected = even_lenslet(optics) if settings.radiometry == "matched" else mean_lenslet
     flat, vignetted = _flat(cells, expected, pupil, brightness, settings, even is not None)
-    bad = _bad_pixels(dark_frame, even, saturated, settings)
+    bad = _bad_pixels(dark_frame, saturated, settings)
     trust = _trust(bad, resample, grid, n, raw_shape, pupil, vignetted, order)
+    if even is not None:
+        trust[_dead(cells, mean_lenslet, pupil)] = 0
 
     if len(pairs) and total >= FEWEST_FRAMES:
         gain = photon_transfer(pairs, dark_frame, ~bad, camera["read_noise_counts"])
@@ -333,18 +335,21 @@ def _flat(cells, expected, pupil, brightness, settings, measured):
     return np.ascontiguousarray(flat.swapaxes(1, 2).reshape(ly * n, lx * n), np.float32), vignetted
 
 
-def _bad_pixels(dark_frame, even, saturated, settings):
-    """(v, u) bool: saturated in some frames, hot in the dark, or dead in the even field."""
+def _bad_pixels(dark_frame, saturated, settings):
+    """(v, u) bool: saturated in some frames, or hot in the dark."""
     bad = saturated > settings.saturated_frames
     middle = np.median(dark_frame)
     spread = 1.4826 * np.median(np.abs(dark_frame - middle))
     bad |= dark_frame > middle + max(20 * spread, 0.05 * abs(middle) + 20)
-    if even is not None:
-        from scipy.ndimage import median_filter
-
-        near = median_filter(even, 3)
-        bad |= even < 0.3 * near - 0.02 * np.median(even)
     return bad
+
+
+def _dead(cells, mean_lenslet, pupil):
+    """(V, U) bool: pixels of the pupil with less than a third of the light that their lenslet should show them."""
+    ly, lx, n, _ = cells.shape
+    level = np.median(cells[:, :, pupil] / mean_lenslet[pupil], axis=-1)
+    dead = pupil & (cells < 0.33 * mean_lenslet * level[:, :, None, None])
+    return dead.swapaxes(1, 2).reshape(ly * n, lx * n)
 
 
 def _trust(bad, resample, grid, n, raw_shape, pupil, vignetted, order):
