@@ -3,6 +3,7 @@
 Both forms take the light-field operator as an argument and have no physics in their weights, so a network
 serves every frame size of a microscope grid (depths and voxels per lenslet). Frames are brought to mean 1 and
 the volume back to the frame's units, so that x(c y) = c x(y). Untrained, a network is its solver exactly.
+Networks compute in the precision of the frames.
 """
 
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class EmNet(nn.Module):
 
     def forward(self, A, y, prepared=None, background=0.0):
         """Volume (T, Z, Y, X) of frames y (T, V, U), photons; background: of the frames, same unit."""
+        self.to(y.dtype)
         prepared = prepared or prepare(A)
         y, mean = normalised(y, prepared.mask)
         y, b = y.clamp_min(0), background / mean
@@ -155,6 +157,7 @@ class Lista(nn.Module):
 
     def forward(self, A, y, prepared=None, background=0.0):
         """Volume (T, Z, Y, X) of frames y (T, V, U), photons; background: of the frames, same unit."""
+        self.to(y.dtype)
         prepared = prepared or prepare(A, norm_squared="find")
         y, mean = normalised(y, prepared.mask)
         weight = 1 if prepared.mask is None else prepared.mask
@@ -180,7 +183,8 @@ def build(network):
 def load_network(path, optics=None):
     """(network, card) of a weights file, ready to reconstruct; `optics`: of the frames, checked when given.
 
-    Raises weights.WeightsError for a missing or damaged file, and when the network belongs to another grid.
+    network.distribution: what `distribution.scores` needs, of the card. Raises WeightsError for
+    missing or damaged files, and when the network belongs to another grid.
     """
     card = read_card(path)
     if optics is not None:
@@ -192,8 +196,9 @@ def load_network(path, optics=None):
                     f"{path}: the network was trained for {name} {got}, the microscope has {wanted}; choose "
                     "weights of this microscope, or train with train.weights: train"
                 )
-    network = load_weights(path, build(card["network"]))
-    return network.eval().requires_grad_(False), card
+    network = load_weights(path, build(card["network"])).eval().requires_grad_(False)
+    network.distribution = card.get("distribution")
+    return network, card
 
 
 def geometry(optics):

@@ -106,6 +106,17 @@ def test_weights_carry_to_another_frame_size(psf):
     assert correlation > 0.98
 
 
+@torch.no_grad()
+def test_double_precision_gives_the_same_volume(psf, seen):
+    _, _, y = seen
+    A = LightField(psf, (6, 5), dtype=torch.float64)
+    for form in (EmNet, Lista):
+        single = trained(form(5, 3))(seen[0], y)
+        double = trained(form(5, 3))(A, y.double())
+        assert double.dtype == torch.float64
+        assert ((double - single).norm() / double.norm()) < 1e-4
+
+
 def test_training_lowers_every_loss_on_one_batch(seen):
     A, x, y = seen
     torch.manual_seed(0)
