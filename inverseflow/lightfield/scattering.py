@@ -16,7 +16,9 @@ from scipy.special import erf
 
 from .operator import LightField
 
-SPREAD = 0.26  # rms angle sqrt(2 (1 - g)) = 0.45 rad for g = 0.9, over sqrt 3 for its mean along the path
+# Per axis, of one scattering event anywhere on the path: sqrt((1 - g)/3). For g = .8; brain has some .9 (.18),
+# but light that scatters again spreads more.
+SPREAD = 0.26
 
 
 def ballistic(depth_um, scatter_um):
