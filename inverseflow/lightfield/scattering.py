@@ -2,7 +2,7 @@
 
 Of the light of a source at depth d under the surface, exp(-d/l) goes straight (l: scattering length). The
 rest is scattered forward, mostly by small angles, and arrives as the same light field smeared on the camera
-by a Gaussian of standard deviation SPREAD d (in the sample): a halo that keeps neither place nor direction.
+by a Gaussian of standard deviation SPREAD d (in the sample): a halo that tells little of place and direction.
 No light is lost but what the smear moves past the frame. Left out: absorption, light that scatters
 out of the pupil (all of the rest arrives), light that scatters into the frame from outside, and that the halo
 of a ray depends on its direction.
@@ -16,8 +16,8 @@ from scipy.special import erf
 
 from .operator import LightField
 
-# Per axis, of one scattering event anywhere on the path: sqrt((1 - g)/3). For g = .8; brain has some .9 (.18),
-# but light that scatters again spreads more.
+# Per axis, of one scattering event anywhere on the path: sqrt((1 - g)/3), here for g = .8. Brain has some .9,
+# which would give .18, but light that scatters again spreads more.
 SPREAD = 0.26
 
 
