@@ -111,8 +111,8 @@ def test_double_precision_gives_the_same_volume(psf, seen):
     _, _, y = seen
     A = LightField(psf, (6, 5), dtype=torch.float64)
     for form in (EmNet, Lista):
-        single = trained(form(5, 3))(seen[0], y)
-        double = trained(form(5, 3))(A, y.double())
+        net = trained(form(5, 3))
+        single, double = net(seen[0], y), net(A, y.double())
         assert double.dtype == torch.float64
         assert ((double - single).norm() / double.norm()) < 1e-4
 
