@@ -25,8 +25,8 @@ class Resampler:
     order : 1 (linear) or 3 (cubic: no blur of its own, slightly negative beside edges)
 
     Speed: 1.2 to 1.7 ms a frame of 513 x 513 to 455 x 442 pixels on one core (300 to 430 MB/s of uint16), in
-    blocks of 16 frames; a single frame takes 11 ms. That is a fifth of the core's arithmetic peak (36 products
-    a pixel) and a tenth of what its memory would allow.
+    blocks of 16 frames; a single frame takes 11 ms. That is a fifth of the core's arithmetic peak (36
+    products a pixel) and a tenth of what its memory would allow.
     """
 
     def __init__(self, grid, n_pixel, raw_shape, order=3):
