@@ -174,14 +174,14 @@ def _index(file):
                 counts.append(frame.databytecounts)
             shape, dtype = page.shape, np.dtype(page.dtype)
             byteorder = tiff.byteorder
-            plain = _is_plain(page)
+            plain, in_a_row = _is_plain(page), tiff.is_imagej
     except MovieError:
         raise
     except (tifffile.TiffFileError, struct.error, ValueError, IndexError, OSError) as error:
         raise MovieError(f"{name}: not a readable TIFF file ({error}); copy it again") from None
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     n_found = len(offsets)
-    if n_expected > n_found and n_found == 1 and plain:  # ImageJ: one page, all frames after each other
+    if n_expected > n_found == 1 and plain and in_a_row:  # ImageJ: one page, all frames after each other
         offsets = [(offsets[0][0] + k * n_bytes,) for k in range(n_expected)]
         counts = [(n_bytes,)] * n_expected
     offsets, counts = np.array(offsets, np.int64), np.array(counts, np.int64)
@@ -252,7 +252,7 @@ def _metadata(name, tiff, page):
         sizes, frame_ms, time_ms = _ome(text)
         n = 0 if len(tiff.pages) > 1 else 1
         whole = int(np.prod(list(sizes.values()) or [1]))
-        n = whole if not re.search(r"<(\w+:)?UUID", text) else n  # one of several files holds a part only
+        n = whole if len(set(re.findall(r'FileName="([^"]*)"', text))) <= 1 else n  # else a part of a set
     elif text.startswith("{"):
         try:
             shape = json.loads(text).get("shape", ())
