@@ -12,7 +12,7 @@ def resample_truth(truth, voxel_um, axes):
     """A volume (z, y, x) with voxels voxel_um (z, y, x), at the voxels of `axes` (z, y, x in um).
 
     The middle of the truth lies in the middle of the grid; outside it there is nothing. Where the grid is
-    coarser, the truth is smoothed first (Gaussian of half a voxel of the grid). Values keep their scale.
+    coarser, the truth is smoothed by a Gaussian as wide as a voxel of the grid. Values keep their scale.
     """
     truth = np.asarray(truth, np.float32)
     voxel_um = np.asarray(voxel_um, float)
@@ -22,7 +22,7 @@ def resample_truth(truth, voxel_um, axes):
             f"and {voxel_um.tolist()}"
         )
     step = np.array([np.diff(a).mean() if len(a) > 1 else v for a, v in zip(axes, voxel_um)])
-    blur = np.where(step > 1.01 * voxel_um, 0.5 * step / voxel_um, 0)
+    blur = np.where(step > 1.01 * voxel_um, step / voxel_um / np.sqrt(12), 0)  # the deviation of a box
     smooth = ndimage.gaussian_filter(truth, blur, mode="constant")
     index = [
         (np.asarray(axis) - (axis[0] + axis[-1]) / 2) / v + (n - 1) / 2
