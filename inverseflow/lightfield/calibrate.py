@@ -254,6 +254,7 @@ def _exact_grid(raw_shape, n, even, bright, warnings):
                 "pixels_per_lenslet, or set rectified: false"
             )
         shift = (np.array(seen.origin) - grid.origin + n / 2) % n - n / 2
+        shift = np.round(shift, 1) + 0.0  # no minus zero
         if np.abs(shift).max() > 0.25 * n:
             warnings.append(
                 f"lenslets seem to be off by {shift[0]:.1f}, {shift[1]:.1f} pixels (v, u): the frame may be "

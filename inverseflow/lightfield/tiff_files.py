@@ -148,7 +148,9 @@ def _index(file):
     name, size = file.name, file.stat().st_size
     if size == 0:
         raise MovieError(f"{name}: the file is empty (0 bytes); copy it again from the camera computer")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # we say ourselves what is wrong
+    theirs = logging.getLogger("tifffile")
+    level = theirs.level
+    theirs.setLevel(logging.CRITICAL)  # we say ourselves what is wrong
     try:
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages[0]
@@ -163,15 +165,9 @@ def _index(file):
                     frame = pages[k]
                 except Exception:  # the directory itself is cut off
                     break
-                if (frame.shape, frame.dtype) != (page.shape, page.dtype):
-                    if frame.shape and frame.shape[-1] * 4 < page.shape[-1]:
-                        continue  # a preview
-                    raise MovieError(
-                        f"{name}: page {k} is {frame.shape} {frame.dtype}, expected {page.shape} "
-                        f"{page.dtype} as in page 0; save the movie as a stack of equal frames"
-                    )
                 offsets.append(frame.dataoffsets)
                 counts.append(frame.databytecounts)
+            _check_equal(name, pages, page, counts)
             shape, dtype = page.shape, np.dtype(page.dtype)
             byteorder = tiff.byteorder
             plain, in_a_row = _is_plain(page), tiff.is_imagej
@@ -179,6 +175,8 @@ def _index(file):
         raise
     except (tifffile.TiffFileError, struct.error, ValueError, IndexError, OSError) as error:
         raise MovieError(f"{name}: not a readable TIFF file ({error}); copy it again") from None
+    finally:
+        theirs.setLevel(level)
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     n_found = len(offsets)
     if n_expected > n_found == 1 and plain and in_a_row:  # ImageJ: one page, all frames after each other
@@ -210,6 +208,18 @@ def _index(file):
         "frame_ms": frame_ms,
         "time_ms": time_ms,
     }
+
+
+def _check_equal(name, pages, first, counts):
+    """MovieError when a page is unlike the first: the last one, and any whose bytes differ, are looked at."""
+    unlike = [k for k in range(1, len(counts)) if first.compression == 1 and sum(counts[k]) != sum(counts[0])]
+    for k in {*unlike[:1], len(counts) - 1}:
+        page = pages.get(k, aspage=True)
+        if (page.shape, page.dtype) != (first.shape, first.dtype):
+            raise MovieError(
+                f"{name}: page {k} is {page.shape} {page.dtype}, expected {first.shape} {first.dtype} as in "
+                "page 0; save the movie as a stack of equal frames"
+            )
 
 
 def _is_plain(page):
