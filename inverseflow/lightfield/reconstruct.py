@@ -74,9 +74,12 @@ def refocus(task, y):
     return torch.where(seen, task.A.A_adjoint(task.weight * y) / torch.where(seen, even, 1), 0)
 
 
-def rl(task, y, relaxation=1.0, smooth=None, n_iter=None):
-    """Richardson-Lucy with trust mask, background and pedestal."""
+def rl(task, y, n_iter=None, relaxation=1.0, smooth=None, x0=None):
+    """Richardson-Lucy with trust mask, background and pedestal, from an even or the refocused volume."""
     s = task.settings
+    if x0 is None and s.start == "refocus":
+        x0 = refocus(task, y - s.background).clamp_min(0)
+        x0 = x0 + 1e-3 * x0.mean((1, 2, 3), keepdim=True)  # from 0 no voxel could grow
     return solvers.richardson_lucy(
         task.A,
         y + s.pedestal,
@@ -85,13 +88,20 @@ def rl(task, y, relaxation=1.0, smooth=None, n_iter=None):
         mask=task.mask,
         relaxation=relaxation,
         smooth=smooth,
+        x0=x0,
         sensitivity=task.sensitivity,
     )
 
 
 def rl_over(task, y):
-    """Over-relaxed Richardson-Lucy: fewer iterations for the same likelihood."""
-    return rl(task, y, relaxation=task.settings.relaxation, n_iter=task.settings.n_iter_over)
+    """Over-relaxed Richardson-Lucy: fewer iterations for the same likelihood. The last one is a plain one.
+
+    Near an exponent of 2 the light of broad structures swings about its value from iteration to iteration,
+    by up to 80 % in sparse frames; a plain iteration ends that.
+    """
+    s = task.settings
+    x = rl(task, y, s.n_iter_over - 1, s.relaxation) if s.n_iter_over > 1 else None
+    return rl(task, y, 1, x0=x)
 
 
 def rl_aa(task, y):

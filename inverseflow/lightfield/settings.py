@@ -194,6 +194,15 @@ class TrainSettings(Settings):
     size: Literal["demo", "full"] = setting("demo", "demo: a minute; full: hours without a GPU")
     n_layer: int = setting(5, "layers of the network, one projection there and back each", ge=1, le=50)
     n_step: int | None = setting(None, "steps; of the size when left out", ge=1)
+    labels: TruthSettings | None = setting(
+        None,
+        "two-photon volume of such tissue, at least as large as a training frame; cuts of it are the labelled "
+        "volumes. Left out: the simulator makes them",
+    )
+    unlabelled: tuple[Name, ...] = setting(
+        (), "samples whose frames train without labels; empty: frames of the simulator, their labels unused"
+    )
+    n_unlabelled: int = setting(64, "frames taken from each of these samples", ge=1)
     learning_rate: float = setting(2e-3, "of the network, at its peak", gt=0, le=1)
     photons: tuple[float, float] = setting(
         (8, 300), "light levels of training: mean photons per pixel of the brightest tenth of the pixels"
@@ -231,7 +240,10 @@ class InferSettings(Settings):
 
     methods: tuple[Method, ...] = setting(("refocus", "rl", "rl_over"), "methods that are run")
     n_iter: int = setting(8, "iterations of rl, rl_prevedel and rl_aa", ge=1, le=1000)
-    n_iter_over: int = setting(5, "iterations of rl_over", ge=1, le=1000)
+    start: Literal["even", "refocus"] = setting(
+        "even", "volume that rl, rl_over and rl_aa start from; refocus is worth about one iteration"
+    )
+    n_iter_over: int = setting(5, "iterations of rl_over, the last one plain", ge=1, le=1000)
     relaxation: float = setting(1.9, "exponent of rl_over; 1 is plain Richardson-Lucy", ge=1, lt=2)
     n_iter_sparse: int = setting(30, "iterations of ista and fista", ge=1, le=1000)
     threshold: float = setting(
@@ -346,5 +358,14 @@ class LightfieldSettings(Settings):
                 known = ", ".join(self.microscopes)
                 raise ValueError(
                     f"samples.{name}.microscope: expected one of {known}, got {sample.microscope!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def known_unlabelled(self):
+        for name in self.train.unlabelled:
+            if name not in self.samples:
+                raise ValueError(
+                    f"train.unlabelled: expected names of {', '.join(self.samples)}, got {name!r}"
                 )
         return self

@@ -19,7 +19,7 @@ LIGHT = {
     "refocus": 0.04,
     "rl": 1e-5,
     "rl_prevedel": 0.22,
-    "rl_over": 0.48,
+    "rl_over": 1e-5,
     "rl_aa": 0.1,
     "ista": 0.1,
     "fista": 0.03,
@@ -28,7 +28,7 @@ RESIDUAL = {
     "refocus": 0.9,
     "rl": 0.26,
     "rl_prevedel": 0.29,
-    "rl_over": 0.41,
+    "rl_over": 0.23,
     "rl_aa": 0.52,
     "ista": 0.4,
     "fista": 0.22,
@@ -175,7 +175,7 @@ def test_untrained_network_is_its_solver():
     y = measured()
     net = EmNet(OPTICS.n_depth, OPTICS.voxels_per_lenslet, n_layer=4, relaxation=1.9).eval()
     a = reconstruct("em", operator(), y, SETTINGS, network=net)
-    b = reconstruct("rl_over", operator(), y, SETTINGS.model_copy(update={"n_iter_over": 4}))
+    b = solvers.richardson_lucy(operator(), y, 4, relaxation=1.9)
     np.testing.assert_allclose(a, b, atol=2e-2 * float(b.max()))
 
 
@@ -252,3 +252,23 @@ def test_solvers_are_those_of_core():
     s = SETTINGS.model_copy(update={"pedestal": 2.0, "background": 3.0})
     direct = solvers.richardson_lucy(operator(), y + 2, 8, background=5.0)
     assert torch.equal(reconstruct("rl", operator(), y, s), direct)
+
+
+def test_a_refocused_start_is_nearer_to_the_frame_and_keeps_its_scale():
+    y = noise_free()
+    error, light = {}, {}
+    for start in ("even", "refocus"):
+        again = operator()(reconstruct("rl", operator(), y, InferSettings(n_iter=4, start=start)))
+        error[start], light[start] = (again - y).norm() / y.norm(), again.sum() / y.sum()
+    assert error["refocus"] < 0.95 * error["even"]
+    assert abs(light["refocus"] - 1) < 1e-5
+
+
+def test_over_relaxation_keeps_the_light_of_sparse_frames():
+    """One bright voxel: with the exponent 1.9 in the last iteration too, light was off by 30 % and more."""
+    x = torch.zeros(1, *operator().in_shape)
+    x[0, 0, 10, 10] = 1000
+    y = operator()(x)
+    for n in (1, 4, 5):
+        found = reconstruct("rl_over", operator(), y, SETTINGS.model_copy(update={"n_iter_over": n}))
+        assert abs(operator()(found).sum() / y.sum() - 1) < 1e-4
