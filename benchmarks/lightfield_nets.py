@@ -244,7 +244,7 @@ def unlabelled(bench):
         scenes = bench.scenes(f"frames {name}", SMALL, range(first, first + (3 if bench.quick else 20)), **c)
         photons = c.get("photons", PHOTONS)
         frames += [add_noise(at_light(s, photons)[0], step_rng(first, k)) for k, s in enumerate(scenes)]
-    return torch.stack(frames)
+    return frames
 
 
 def trained(bench, name, losses, labelled, frames, n_step):

@@ -62,8 +62,8 @@ def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where
     network : EmNet or Lista, changed in place
     psf : Psf of the reconstruction's grid
     labelled : list of training_set.Labelled of one frame size; the last tenth (at least one) is held out
-    frames : tensor (T, V, U) of photons without labels, cut to the size of the labelled ones; None: drawn
-        from the labelled scenes, labels unused
+    frames : list of tensors (V, U) of photons without labels, cut to the size of the labelled ones; empty or
+        None: drawn from the labelled scenes, labels unused
     settings : TrainSettings
     checkpoint : file from which an interrupted training goes on, and which it keeps; key : what it belongs to
     where : device; the GPU when there is one. stop_after : steps of this call (a test of resuming)
@@ -105,7 +105,7 @@ def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where
         if settings.perturbation:
             parts.append(torch.stack([d.brighter for d in draws]))
         if use_frames:
-            if frames is None:
+            if not frames:
                 more = [draw(seen[rng.integers(len(seen))], rng, settings.photons) for _ in draws]
                 parts.append(torch.stack([d.frame for d in more]))
             else:

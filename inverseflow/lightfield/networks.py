@@ -183,8 +183,7 @@ def build(network):
 def load_network(path, optics=None):
     """(network, card) of a weights file, ready to reconstruct; `optics`: of the frames, checked when given.
 
-    network.distribution: what `distribution.scores` needs, of the card. Raises WeightsError for
-    missing or damaged files, and when the network belongs to another grid.
+    Raises WeightsError for missing or damaged files, and when the network belongs to another grid.
     """
     card = read_card(path)
     if optics is not None:
@@ -196,9 +195,7 @@ def load_network(path, optics=None):
                     f"{path}: the network was trained for {name} {got}, the microscope has {wanted}; choose "
                     "weights of this microscope, or train with train.weights: train"
                 )
-    network = load_weights(path, build(card["network"])).eval().requires_grad_(False)
-    network.distribution = card.get("distribution")
-    return network, card
+    return load_weights(path, build(card["network"])).eval().requires_grad_(False), card
 
 
 def geometry(optics):

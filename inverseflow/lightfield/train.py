@@ -42,7 +42,8 @@ def train(
     form : "em" or "lista"
     optics : Optics; psf : its Psf
     settings : TrainSettings; weights: pretrained copies the weights that come with the package
-    frames : array (T, V, U) of rectified frames in photons, without labels; drawn by the simulator when None
+    frames : list of arrays (T, V, U), one per recording, of rectified frames in photons, without labels; drawn
+        by the simulator when None or empty
     stack : (volume (z, y, x), voxel_um) of a two-photon microscope, for labels; the simulator's when None
     psf_settings : PsfSettings of the finer grid on which labelled light fields are made
     code : digest of the code, for the card and the checkpoint
@@ -67,7 +68,14 @@ def train(
             labelled_from_stack(*stack, optics, light_field, size.n_lenslet, step_rng(settings.seed, i, 33))
             for i in progress(range(size.n_scene), "cut labelled volumes")
         ]
-    frames = None if frames is None else torch.as_tensor(np.asarray(frames, np.float32))
+    frames = [torch.as_tensor(np.asarray(f, np.float32)) for part in frames or () for f in part]
+    smallest = size.n_lenslet * optics.pixels_per_lenslet
+    for f in frames:
+        if min(f.shape) < smallest:
+            raise ValueError(
+                f"train.unlabelled: expected frames of at least {size.n_lenslet} lenslets, {smallest} pixels, "
+                f"across, got {tuple(f.shape)}; leave these frames out"
+            )
 
     network = new_network(form, optics, settings)
     values, curves = fit(network, psf, labelled, frames, settings, work / "checkpoint.pt", key, where)
@@ -90,8 +98,8 @@ def train(
         "data": {
             "labelled": "simulator" if stack is None else "two-photon volume",
             "n_labelled": len(labelled),
-            "frames": "simulator" if frames is None else "given",
-            "n_frames": 0 if frames is None else len(frames),
+            "frames": "given" if frames else "simulator",
+            "n_frames": len(frames),
             "lenslets": size.n_lenslet,
         },
         "curves": curves.thinned(MAX_CURVE),

@@ -156,6 +156,19 @@ def add_noise(clean, rng, read_noise=1.6):
     return torch.from_numpy(noisy.astype(np.float32))
 
 
+def recorded_frames(movie, calibration, n, seed=0):
+    """n frames of a recording, spread over it at random: float32 (n, V, U), rectified, in photons.
+
+    movie : (time, v, u) of `read.open_movie`; calibration : Calibration. Without a known gain a count counts
+    as a photon.
+    """
+    rng = step_rng(seed, 44)
+    times = np.sort(rng.choice(movie.sizes["time"], min(n, movie.sizes["time"]), replace=False))
+    gain = calibration.camera.get("gain_counts_per_photon") or 1.0
+    frames = [calibration.rectify(np.asarray(movie[int(t)].data)[None])[0] for t in times]
+    return np.stack(frames).astype(np.float32) / np.float32(gain)
+
+
 def symmetry(rng):
     """One of the symmetries of the square lattice, as a function of tensors (..., y, x)."""
     flip_y, flip_x, transpose = rng.random(3) < 0.5

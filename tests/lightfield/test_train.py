@@ -85,7 +85,7 @@ def test_labelled_scenes_survive_the_disk(scenes, tmp_path):
 
 def test_a_killed_training_goes_on_bit_for_bit(scenes, psf, tmp_path):
     settings, path = TrainSettings(**SETTINGS), tmp_path / "checkpoint.pt"
-    frames = torch.stack([at_light(s, 40.0)[0] for s in scenes])
+    frames = [at_light(s, 40.0)[0] for s in scenes]
 
     def fit(path, stop_after=None):
         network = fit_network.new_network("em", OPTICS, settings)

@@ -101,6 +101,7 @@ rule lightfield_calibrate:
 rule lightfield_train:
     """A network for a microscope: copied from the package, or trained here."""
     input:
+        unpack(unlabelled_input),
         psf=ancient(of_microscope("psf/{microscope}.zarr")),
         psf_anchor=of_microscope("psf/{microscope}.json"),
     output:
@@ -119,6 +120,8 @@ rule lightfield_train:
         gpu=CONFIG.gpu,
     params:
         code=code("lightfield/train.py"),
+        readers=unlabelled_readers,
+        labels=labelled_volume,
         psf=stage("lightfield", "psf"),
         settings=stage("lightfield", "train"),
     script:

@@ -1,4 +1,6 @@
 # What the rules of light-field microscopy share.
+from types import SimpleNamespace
+
 from inverseflow.lightfield.optics import Optics, OpticsError
 from inverseflow.lightfield.read import movie_files
 
@@ -98,9 +100,11 @@ def network_of(ending):
 
 def known_file(sample, role, path):
     """A further file of a sample, and a value that changes when its content does; None when left out."""
-    if path is None:
-        return None
-    key = f"lightfield.samples.{sample}.{role}"
+    return path and file_state(f"lightfield.samples.{sample}.{role}", path)
+
+
+def file_state(key, path):
+    """A file that a setting names, and a value that changes when its content does."""
     path = Path(expand_variables(path, key))
     files = (
         [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
@@ -132,10 +136,51 @@ def known_truth(wildcards):
     }
 
 
+def unlabelled_samples(wildcards):
+    """Samples of the microscope whose frames train its networks without labels, as wildcards of theirs."""
+    if LIGHTFIELD.train.weights != "train":
+        return []
+    return [
+        SimpleNamespace(sample=name)
+        for name in LIGHTFIELD.train.unlabelled
+        if LIGHTFIELD.samples[name].microscope == wildcards.microscope
+    ]
+
+
+def unlabelled_input(wildcards):
+    """Recordings, fingerprints and calibrations of the samples that train without labels."""
+    samples = [one.sample for one in unlabelled_samples(wildcards)]
+    name = "results/lightfield/{sample}/"
+    return {
+        "calibrations": ancient(expand(name + "calibration.nc", sample=samples)),
+        "anchors": expand(
+            name + "{file}.json", sample=samples, file=["calibration", "fingerprint"]
+        ),
+    }
+
+
+def unlabelled_readers(wildcards):
+    """Path and options of open_recording of each sample that trains without labels."""
+    return [movie_reader(one) for one in unlabelled_samples(wildcards)]
+
+
+def labelled_volume(wildcards):
+    """The two-photon volume of which training cuts its labels; None without one."""
+    labels = LIGHTFIELD.train.labels
+    if labels is None or LIGHTFIELD.train.weights != "train":
+        return None
+    return {
+        **file_state("lightfield.train.labels.path", labels.path),
+        "voxel_um": list(labels.voxel_um),
+    }
+
+
 for _name, _sample in LIGHTFIELD.samples.items():  # as for raw data: before any job
     known_file(_name, "neurons", _sample.neurons)
     known_file(_name, "two_photon", _sample.two_photon)
     known_file(_name, "truth.path", _sample.truth and _sample.truth.path)
+if LIGHTFIELD.train.labels is not None:
+    file_state("lightfield.train.labels.path", LIGHTFIELD.train.labels.path)
 
 LIGHTFIELD_FIGURES = {  # picture -> stage that it shows, and what it is
     "volumes": ("3 infer", "volumes of all methods"),
