@@ -100,15 +100,16 @@ def evaluate(
 def file_truth_rows(out, volumes, optics, path, voxel_um, settings):
     """The mean volume against a known volume of other voxels: resampled, shifted to where it fits best.
 
-    The units differ, so NRMSE and SSIM are those of the best multiple. The shift in um is part of the table.
+    Compared where the known volume is. The units differ, so SSIM and the scaled NRMSE are those of the best
+    multiple. The shift in um is part of the table.
     """
     volume = np.nan_to_num(volumes["mean"].values)
     axes = voxel_axes(optics, volume.shape)
-    known = resample_truth(read_volume(path), voxel_um, axes)
-    shift = best_shift(volume, known, settings.max_shift)
+    known, first = resample_truth(read_volume(path), voxel_um, axes)
+    shift = best_shift(volume, known, first, settings.max_shift)
     for name, s, axis in zip("zyx", shift, axes):
         out.add(f"truth_shift_{name}", s * (axis[1] - axis[0] if len(axis) > 1 else 0), "um")
-    _compare(out, [overlap(volume, known, shift)])
+    _compare(out, [overlap(volume, known, np.add(first, shift))], same_units=False)
 
 
 def volume_rows(out, volumes, optics, simulated):
@@ -148,7 +149,7 @@ def _inside(volume, shape):
     return volume[tuple(slice(c, c + m) for c, m in zip(cut, shape))]
 
 
-def _compare(out, pairs):
+def _compare(out, pairs, same_units=True):
     """Rows of volume measures; pairs of (estimate, truth)."""
     found = {"volume_correlation": [], "volume_nrmse": [], "volume_nrmse_scaled": [], "volume_ssim": []}
     for estimate, truth in pairs:
@@ -156,7 +157,8 @@ def _compare(out, pairs):
             continue
         scaled = estimate * metrics.best_scale(estimate, truth)
         found["volume_correlation"].append(metrics.correlation(estimate, truth))
-        found["volume_nrmse"].append(metrics.nrmse(estimate, truth))
+        if same_units:
+            found["volume_nrmse"].append(metrics.nrmse(estimate, truth))
         found["volume_nrmse_scaled"].append(metrics.nrmse(scaled, truth))
         if min(truth.shape) >= 3:
             found["volume_ssim"].append(metrics.ssim(scaled, truth))

@@ -11,8 +11,10 @@ from inverseflow.core.metrics import correlation
 def resample_truth(truth, voxel_um, axes):
     """A volume (z, y, x) with voxels voxel_um (z, y, x), at the voxels of `axes` (z, y, x in um).
 
-    The middle of the truth lies in the middle of the grid; outside it there is nothing. Where the grid is
-    coarser, the truth is smoothed by a Gaussian as wide as a voxel of the grid. Values keep their scale.
+    The middle of the truth lies in the middle of the grid. Where the grid is coarser, the truth is smoothed
+    by a Gaussian as wide as a voxel of the grid. Values keep their scale.
+
+    Returns the part of the grid that the truth covers, and the index (z, y, x) of its first voxel there.
     """
     truth = np.asarray(truth, np.float32)
     voxel_um = np.asarray(voxel_um, float)
@@ -23,37 +25,40 @@ def resample_truth(truth, voxel_um, axes):
         )
     step = np.array([np.diff(a).mean() if len(a) > 1 else v for a, v in zip(axes, voxel_um)])
     blur = np.where(step > 1.01 * voxel_um, step / voxel_um / np.sqrt(12), 0)  # the deviation of a box
-    smooth = ndimage.gaussian_filter(truth, blur, mode="constant")
+    smooth = ndimage.gaussian_filter(truth, blur, mode="nearest")
     index = [
         (np.asarray(axis) - (axis[0] + axis[-1]) / 2) / v + (n - 1) / 2
         for axis, v, n in zip(axes, voxel_um, truth.shape)
     ]
-    return ndimage.map_coordinates(smooth, np.meshgrid(*index, indexing="ij"), order=1, mode="constant")
+    inside = [np.flatnonzero((at > -0.5) & (at < n - 0.5)) for at, n in zip(index, truth.shape)]
+    at = np.meshgrid(*[i[k] for i, k in zip(index, inside)], indexing="ij")
+    return ndimage.map_coordinates(smooth, at, order=1, mode="nearest"), tuple(int(k[0]) for k in inside)
 
 
-def best_shift(volume, truth, max_shift):
-    """The shift (z, y, x) in voxels, at most max_shift along each axis, by which `volume` fits `truth` best.
+def best_shift(volume, truth, first, max_shift):
+    """The shift (z, y, x) in voxels, at most max_shift along each axis, by which truth fits into volume best.
 
-    Highest correlation over the voxels that both cover; 0 for axes of one voxel. All shifts are tried, on
-    every second voxel laterally when the volume has more than a million.
+    truth covers a box of volume that begins at the index `first`, before it is shifted. Highest correlation;
+    the smallest shift of equal ones. All are tried, on every second voxel laterally when the truth has more
+    than a million.
     """
     limits = [min(max_shift, n - 1) for n in truth.shape]
-    best = (-np.inf, (0, 0, 0))
     shifts = itertools.product(*[range(-m, m + 1) for m in limits])
-    for shift in sorted(shifts, key=lambda s: sum(map(abs, s))):  # the smallest of equal ones
-        moved, fixed = overlap(volume, truth, shift)
-        if moved.size > 1e6:
-            moved, fixed = moved[:, ::2, ::2], fixed[:, ::2, ::2]
-        if np.ptp(moved) == 0 or np.ptp(fixed) == 0:
+    best = (-np.inf, (0, 0, 0))
+    for shift in sorted(shifts, key=lambda s: sum(map(abs, s))):
+        ours, theirs = overlap(volume, truth, np.add(first, shift))
+        if ours.size > 1e6:
+            ours, theirs = ours[:, ::2, ::2], theirs[:, ::2, ::2]
+        if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
             continue
-        value = correlation(moved, fixed)
+        value = correlation(ours, theirs)
         if value > best[0] + 1e-9:
             best = (value, shift)
     return best[1]
 
 
-def overlap(volume, truth, shift):
-    """Parts of both that cover each other when voxel i of volume lies on voxel i + shift of truth."""
-    ours = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(shift, truth.shape))
-    theirs = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(shift, truth.shape))
+def overlap(volume, truth, first):
+    """Parts of both that cover each other when truth begins at the index `first` of volume."""
+    ours = tuple(slice(max(0, f), min(n, f + m)) for f, n, m in zip(first, volume.shape, truth.shape))
+    theirs = tuple(slice(max(0, -f), min(m, n - f)) for f, n, m in zip(first, volume.shape, truth.shape))
     return volume[ours], truth[theirs]
