@@ -196,8 +196,8 @@ class TrainSettings(Settings):
     n_step: int | None = setting(None, "steps; of the size when left out", ge=1)
     labels: TruthSettings | None = setting(
         None,
-        "two-photon volume of such tissue, at least as large as a training frame; cuts of it are the labelled "
-        "volumes. Left out: the simulator makes them",
+        "two-photon volume of such tissue, at least as large as a training frame: cuts of it are the labels; "
+        "left out: the simulator makes them",
     )
     unlabelled: tuple[Name, ...] = setting(
         (), "samples whose frames train without labels; empty: frames of the simulator, their labels unused"

@@ -42,8 +42,8 @@ def train(
     form : "em" or "lista"
     optics : Optics; psf : its Psf
     settings : TrainSettings; weights: pretrained copies the weights that come with the package
-    frames : list of arrays (T, V, U), one per recording, of rectified frames in photons, without labels; drawn
-        by the simulator when None or empty
+    frames : list of arrays (T, V, U), one per recording, of rectified frames in photons, without labels; the
+        simulator's when None or empty
     stack : (volume (z, y, x), voxel_um) of a two-photon microscope, for labels; the simulator's when None
     psf_settings : PsfSettings of the finer grid on which labelled light fields are made
     code : digest of the code, for the card and the checkpoint
@@ -73,7 +73,7 @@ def train(
     for f in frames:
         if min(f.shape) < smallest:
             raise ValueError(
-                f"train.unlabelled: expected frames of at least {size.n_lenslet} lenslets, {smallest} pixels, "
+                f"train.unlabelled: expected frames of at least {size.n_lenslet} lenslets ({smallest} pixels) "
                 f"across, got {tuple(f.shape)}; leave these frames out"
             )
 
