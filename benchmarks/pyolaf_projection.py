@@ -2,10 +2,10 @@
 
     python pyolaf_projection.py job.json
 
-job.json: {"pixels", "voxels" (per lenslet), "lenslets", "depths", "patterns": .npz, "volume": .npy (z, y, x),
-"frame": .npy (v, u), "repeats", "iterations", "result": .npz}. patterns holds h0, h1 ...: per depth (P, P, k, k),
-what each voxel of a lenslet draws, from the middle of that lenslet. result: forward, back, rl (arrays),
-forward_s, back_s (CPU seconds of each repeat), rl_s (of all iterations), peak_rss_mb.
+job.json: {"pixels", "voxels" (per lenslet), "lenslets", "depths", "patterns": .npz, "volume": .npy
+(z, y, x), "frame": .npy (v, u), "repeats", "iterations", "result": .npz}. patterns holds h0, h1 ...: per
+depth (P, P, k, k), what each voxel of a lenslet draws, from the middle of that lenslet. result: forward,
+back, rl (arrays), forward_s, back_s (CPU seconds of each repeat), rl_s (of all iterations), peak_rss_mb.
 
 The grid is pyolaf's own (LFM_computeGeometryParameters); its filters are filled with our patterns, for every
 phase, and handed over dense, so that unpacking them costs pyolaf nothing. pyolaf numbers voxels one further

@@ -54,10 +54,11 @@ class LensletSpectra(torch.nn.Module):
         self.counts = (n_depth * np.diff(self.first)).tolist()
         self.runs = filter_bank.swap_runs(self.index, self.n, n_depth)
         self.n_channel = sum(self.counts)
-        self.flat_index = np.concatenate(self.index)
+        self.flat_index = np.concatenate(self.index).astype(np.uint32)
+        self.tables = lenslet_kernels.frame_tables(self.index, self.n, lenslets[1])
         for axis, length, size in zip("yx", lengths, lenslets):
             self.register_buffer(f"basis_{axis}", filter_bank.trigonometry(length, size, first).to(dtype))
-        for name, values in (("taken", self.flat_index), ("swapped", self._swapped())):
+        for name, values in (("taken", np.concatenate(self.index)), ("swapped", self._swapped())):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def _swapped(self):
@@ -113,7 +114,7 @@ class LensletSpectra(torch.nn.Module):
 
     def _split(self, images, flat):
         if _compiled(images):
-            lenslet_kernels.split(images.numpy(), self.flat_index, self.first, flat.numpy())
+            self._run(True, images, flat)
             return
         n_time, (size_y, size_x) = len(images), self.lenslets
         tiles = filter_bank.pairs(filter_bank.pairs(images, 3), 5).permute(2, 4, 0, 3, 5, 1)
@@ -125,7 +126,7 @@ class LensletSpectra(torch.nn.Module):
 
     def _merge(self, flat, images):
         if _compiled(images):
-            lenslet_kernels.merge(images.numpy(), self.flat_index, self.first, flat.numpy())
+            self._run(False, images, flat)
             return
         n_time, (size_y, size_x) = len(images), self.lenslets
         tiles = images.new_zeros(size_y, size_x, n_time, self.n**2, self.n_depth)
@@ -133,6 +134,21 @@ class LensletSpectra(torch.nn.Module):
         tiles[:, :, :, self.taken] = parts.unflatten(3, (-1, self.n_depth))
         tiles = tiles.unflatten(3, (self.n, self.n)).permute(2, 5, 0, 3, 1, 4)
         images.copy_(filter_bank.pairs(filter_bank.pairs(tiles, 3), 5))
+
+    def _run(self, split, images, flat):
+        """The compiled loops of _split and _merge."""
+        images, flat = images.numpy(), flat.numpy()
+        if self.n_depth > 1:
+            kernel = lenslet_kernels.split_volumes if split else lenslet_kernels.merge_volumes
+            kernel(images, self.flat_index, self.first, flat)
+        elif split:
+            corner, take, weight = self.tables[0]
+            weight = weight.astype(images.dtype)
+            lenslet_kernels.split_frames(images, self.first, corner, take, weight, flat)
+        else:
+            give, weight, place = self.tables[1]
+            weight = weight.astype(images.dtype)
+            lenslet_kernels.merge_frames(images, self.first, give, weight, place, flat)
 
     def pack(self, spectra, n_time, at, swap, columns):
         """Fill columns (F, 4 t or 8 t, channel) with the spectra at frequencies `at`, numpy int64 (F, 2)."""
@@ -164,14 +180,5 @@ class LensletSpectra(torch.nn.Module):
                 part.transpose(1, 2)[kx, ky] = source
 
     def _move(self, kernel, spectra, n_time, at, swap, columns):
-        kernel(
-            spectra.numpy(),
-            self.half[1],
-            n_time,
-            self.first,
-            self.n_depth,
-            at,
-            self.runs,
-            swap,
-            columns.numpy(),
-        )
+        start = self.first * self.n_depth
+        kernel(spectra.numpy(), self.half[1], n_time, start, at, self.runs, swap, columns.numpy())

@@ -10,7 +10,8 @@ from inverseflow.core.operators import LinearOperator
 from inverseflow.lightfield import filter_bank
 from inverseflow.lightfield.lenslet_spectra import LensletSpectra, workspace
 
-BLOCK = 16  # frames that are projected at once
+BLOCK = 16  # frames that are projected at once, if that takes no more than
+BLOCK_BYTES = 400e6
 _COLUMN_BYTES = 2**20  # of the columns of one matrix product: they stay in the cache
 
 
@@ -62,6 +63,8 @@ class LightField(LinearOperator):
         self.at = filter_bank.frequencies(self.lengths, self.swap)
         self.n_swapped = int((self.at[:, 0] < self.at[:, 1]).sum()) if self.swap else 0
         self._check_memory(dtype, memory_mb)
+        spectrum = 4 * math.prod(self.volume.half) * (self.volume.n_channel + self.frame.n_channel)
+        self.block = max(1, min(BLOCK, int(BLOCK_BYTES / (spectrum * self.volume.basis_y.element_size()))))
         reach = [filter_bank.farthest(o, i) for o, i in zip(grid, wide)]
         self.register_buffer(
             "matrices",
@@ -102,7 +105,7 @@ class LightField(LinearOperator):
         n_time = len(data)
         result = data.new_empty(n_time, *out_shape)
         images_in, images_out = _images(data, source), _images(result, target)
-        n_block = -(-n_time // BLOCK)
+        n_block = -(-n_time // self.block)
         for i in range(n_block):
             block = slice(i * n_time // n_block, (i + 1) * n_time // n_block)
             self._project_block(images_in[block], images_out[block], source, target, matrices)
