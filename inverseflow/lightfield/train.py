@@ -73,8 +73,8 @@ def train(
     for f in frames:
         if min(f.shape) < smallest:
             raise ValueError(
-                f"train.unlabelled: expected frames of at least {size.n_lenslet} lenslets ({smallest} pixels) "
-                f"across, got {tuple(f.shape)}; leave these frames out"
+                f"train.unlabelled: expected frames of at least {size.n_lenslet} lenslets, {smallest} "
+                f"pixels, across, got {tuple(f.shape)}; leave these frames out"
             )
 
     network = new_network(form, optics, settings)
