@@ -45,8 +45,8 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     rectified : the frames have a whole number of pixels per lenslet and no rotation.
 
     Returns a `Calibration`; its quality holds pitch_px, expected_pitch_px, rotation_deg, shear_deg,
-    residual_px, coverage, contrast, distortion_px, grid_from, vignetted_lenslets, trusted (share of the
-    pixels in the pupil).
+    residual_px, coverage, contrast (None for rectified recordings), distortion_px, grid_from,
+    vignetted_lenslets, trusted (share of the pixels in the pupil).
 
     Raises CalibrationError for frames that contradict the optics or each other.
     """
@@ -115,9 +115,9 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
         "expected_pitch_px": float(n if rectified else optics.mla_pitch_um / optics.camera_pixel_um),
         "rotation_deg": grid.rotation_deg,
         "shear_deg": grid.shear_deg,
-        "residual_px": grid.residual_px,
-        "coverage": grid.coverage,
-        "contrast": grid.contrast,
+        "residual_px": None if rectified else grid.residual_px,
+        "coverage": None if rectified else grid.coverage,
+        "contrast": None if rectified else grid.contrast,
         "distortion_px": grid.distortion_px,
         "grid_from": source,
         "vignetted_lenslets": int(vignetted.sum()),

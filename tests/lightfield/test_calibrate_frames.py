@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 from lenslet_frames import camera, even_field, lattice
+from matplotlib.image import imread
 
 from inverseflow.lightfield.calibrate import Calibration, calibrate
+from inverseflow.lightfield.calibrate_figures import calibration_figure
 from inverseflow.lightfield.lenslets import Grid
 from inverseflow.lightfield.optics import Optics
 from inverseflow.lightfield.photon_transfer import photon_transfer, saturation_count
@@ -249,6 +251,15 @@ def test_bad_frames_of_a_movie_are_passed_over(recording, calibration):
     found = calibrate(movie, optics(), recording[1], recording[2])
     assert found.quality["frames_looked_at"] == 27
     assert abs(found.camera["gain_counts_per_photon"] - 2) < 0.15
+
+
+def test_picture_of_a_calibration(calibration, tmp_path):
+    calibration.save(tmp_path / "c.nc")
+    calibration_figure(calibration, tmp_path / "a.png", "sample")
+    calibration_figure(Calibration.load(tmp_path / "c.nc"), tmp_path / "b.png", "sample")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = imread(tmp_path / "a.png")
+    assert picture.shape[:2] == (1111, 1309) and picture[..., :3].std() > 0.1
 
 
 REAL = {  # optics, files, (lenslets, N)
