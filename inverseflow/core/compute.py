@@ -39,6 +39,9 @@ SLURM_DEFAULTS = {
     "wait_s": 300,
     "directives": (),
 }
+# Workers keep freed memory as an ordinary process does. Dask has them give everything back at once, and large
+# arrays are then paid for page by page, again and again: 12 times the page faults, 1.4 times the CPU time.
+_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 256 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
 _in_task = threading.local()
 
 
@@ -212,12 +215,14 @@ def _client(where, threads, memory_mb, slurm):
     logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
     log = logging.getLogger("inverseflow.compute")
     if where == "local":
-        cluster = LocalCluster(
-            n_workers=threads,
-            threads_per_worker=1,
-            dashboard_address=None,
-            memory_limit=f"{memory_mb // threads}MB",
-        )
+        own = dask.config.get("distributed.nanny.pre-spawn-environ") | _MEMORY
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": own}):
+            cluster = LocalCluster(
+                n_workers=threads,
+                threads_per_worker=1,
+                dashboard_address=None,
+                memory_limit=f"{memory_mb // threads}MB",
+            )
         with cluster, Client(cluster) as client:
             yield client, threads
     elif where == "slurm":
@@ -256,6 +261,7 @@ def _slurm_cluster(options, memory_mb):
         log_directory=options["log_directory"],
         job_extra_directives=list(options["directives"]),
         job_script_prologue=[f"export {name}=1" for name in one_thread]
+        + [f"export {name}={value}" for name, value in _MEMORY.items()]
         + [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         python=shlex.quote(sys.executable),
         scheduler_options={"dashboard": False, "dashboard_address": "localhost:0"},

@@ -152,6 +152,27 @@ def test_local_workers_do_not_run_the_script_again(tmp_path):
     assert (tmp_path / "ran").read_text() == "x"
 
 
+FAULTS = """
+import resource
+import numpy as np
+from inverseflow.core.compute import compute
+
+def faults(i):
+    for _ in range(20):
+        np.ones(3_000_000).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+with compute("local", 1, 2000) as engine:
+    first, *_, last = engine.map(faults, range(6))
+    print(last - first)
+"""
+
+
+def test_local_workers_keep_the_memory_that_arrays_use_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=ROOT)
+    assert int(done.stdout) < 10_000, done.stderr  # 60,000 and more when Dask has its way
+
+
 def test_progress_logs_lines_when_there_is_no_terminal(monkeypatch, caplog):
     monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
