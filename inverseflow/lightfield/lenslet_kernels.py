@@ -1,7 +1,7 @@
 """Loops that bring images and lenslet spectra into the order of the matrix products, on the CPU.
 
 Compiled, without the GIL, each with buffers of its own: threads may call them at once. Channels are one
-flat array, class after class, of (Ly, Lx, t, channel, z); `first` (5): where a class starts among all channels.
+flat array, class after class, of (Ly, Lx, t, channel, z); `first` (5) tells where a class starts among all.
 Frames (one z) are gathered lenslet by lenslet with `frame_tables`; volumes have z as their inner loop.
 """
 
@@ -51,7 +51,7 @@ def frame_tables(index, n, size_x):
 
 @_jit
 def _butterflies(e, quarter):
-    """Sums and differences of mirror images in x, then in y, of four arrays in one; its own inverse over 4."""
+    """Sums and differences of mirror images in x, then in y; four times its own inverse."""
     e0, e1, e2, e3 = e[:quarter], e[quarter : 2 * quarter], e[2 * quarter : 3 * quarter], e[3 * quarter :]
     for q in range(quarter):
         upper, upper_odd = e0[q] + e1[q], e0[q] - e1[q]
