@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.calcium import measures, near, pearson
 from inverseflow.lightfield.spikefinder import Cell, SpikefinderError, binned, read_spikefinder, resampled
 
 
@@ -68,3 +69,34 @@ def test_files_that_are_not_these_are_refused(tmp_path):
     (tmp_path / "1.spikes.csv").write_text("0,1\n0,1\n")
     with pytest.raises(SpikefinderError, match=r"expected samples and cells"):
         read_spikefinder(tmp_path)
+
+
+# ---------------------------------------------------------------- measures of the benchmark
+
+
+def test_spikes_count_as_found_within_two_bins():
+    spikes, events = np.zeros((2, 20), bool)
+    spikes[[3, 10]] = True
+    events[[5, 16]] = True
+    assert near(spikes, events) == 0.5 and near(events, spikes) == 0.5
+    assert np.isnan(near(np.zeros(20, bool), spikes))
+
+
+def test_a_trace_without_events_has_no_correlation():
+    a = np.array([0.0, 1, 0, 2])
+    assert pearson(a, a) == pytest.approx(1) and pearson(np.zeros(4), a) == 0
+    assert np.isnan(pearson(a, np.ones(4)))
+
+
+def test_events_of_a_clean_trace_are_its_spikes():
+    rng = np.random.default_rng(0)
+    spikes = (rng.random((3, 1000)) < 0.03).astype(int)
+    decay = np.exp(-40 / 500)
+    dff = np.zeros((3, 1000))
+    for t in range(1, 1000):
+        dff[:, t] = decay * dff[:, t - 1] + spikes[:, t]
+    noisy = 1 + dff + 0.05 * rng.standard_normal(dff.shape)
+    table = measures(noisy, dff, spikes, [500.0] * 3)
+    assert (table["recall of spikes"] > 0.95).all() and (table["precision of events"] > 0.95).all()
+    assert (table["correlation of events with spikes"] > 0.9).all()
+    assert (table["recall by chance"] < 0.4).all()
