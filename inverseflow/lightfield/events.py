@@ -15,6 +15,10 @@ from inverseflow.core.progress import progress
 SHORTEST = 20  # frames without which nothing can be estimated
 
 
+class NoDecay(ValueError):
+    """The decay of the indicator cannot be seen in the traces."""
+
+
 @dataclass(frozen=True)
 class Events:
     """events, calcium (neuron, time) in the units of the traces, calcium without baseline; baseline, noise
@@ -37,7 +41,7 @@ def deconvolve(dff, frame_ms, decay_ms=None, rise_ms=0.0):
     frame_ms : time from frame to frame
     decay_ms, rise_ms : of the indicator; decay is estimated when None (`estimate_decay`), rise 0 is at once
 
-    Returns `Events`. Raises ValueError when the decay cannot be estimated, or is shorter than the rise.
+    Returns `Events`. Raises NoDecay when the decay cannot be estimated, ValueError when it is below the rise.
     """
     from oasis.functions import deconvolve as oasis
 
@@ -91,7 +95,7 @@ def estimate_decay(traces, frame_ms, max_lag_ms=2000.0):
     """Decay time in ms from the autocovariance of all traces together, those with more signal counting more.
 
     White noise has no part in it from lag 1 on: exp(-lag/decay) is fitted to lags 1, 2 ... up to where the
-    sum over traces has fallen to a tenth. ValueError when it does not fall like that.
+    sum over traces has fallen to a tenth. NoDecay when it does not fall like that.
     """
     n_lag = max(3, int(max_lag_ms / frame_ms))
     total = np.zeros(n_lag)
@@ -101,7 +105,7 @@ def estimate_decay(traces, frame_ms, max_lag_ms=2000.0):
         sums = np.array([centred[: len(trace) - k] @ centred[k:] for k in range(1, lags + 1)])
         total[:lags] += (sums - sums[-1] if lags > 3 else sums) / max(np.var(trace), 1e-300)
     if not (len(traces) and total[0] > 0):
-        raise ValueError(
+        raise NoDecay(
             "traces.decay_ms: no decay can be seen in the traces (no activity above noise); set it to the "
             "decay of your indicator in ms"
         )
@@ -111,5 +115,5 @@ def estimate_decay(traces, frame_ms, max_lag_ms=2000.0):
     lag = np.arange(end)
     slope = np.polyfit(lag, np.log(weight), 1, w=weight)[0]
     if slope >= 0:
-        raise ValueError("traces.decay_ms: the traces do not decay; set it to that of your indicator in ms")
+        raise NoDecay("traces.decay_ms: the traces do not decay; set it to that of your indicator in ms")
     return float(-frame_ms / slope)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .demix import Demixer, poisson_weight
 from .detect_neurons import PLACE, find_neurons, fit_to_grid, read_neurons, read_volume
-from .events import deconvolve
+from .events import NoDecay, deconvolve
 from .read import bad_frames
 from .traces import delta_f, footprints, mask_traces, neuropil_background
 from .volume_statistics import activity, local_correlation
@@ -82,42 +82,27 @@ def measure(movie, calibration, A, optics, volumes, masks, settings, engine):
     import xarray as xr
 
     n, frame_ms = masks.shape[0], movie.attrs.get("frame_ms")
-    sample, mean = _sample(movie, calibration)
     out, found = {}, np.full(n, np.nan, np.float32)
     if n and settings.source == "nnls":
-        S = footprints(A, masks)
-        S = np.concatenate([S, neuropil_background(A, volumes["mean"].values, optics.voxel_um)[None]])
-        camera = calibration.camera
-        read_variance = (camera.get("read_noise_counts") or 0) ** 2 / (
-            camera.get("gain_counts_per_photon") or 1
+        raw, out["neuropil"], found = _least_squares(
+            movie, calibration, A, optics, volumes["mean"].values, masks, settings, engine
         )
-        trust = np.asarray(calibration.trust)
-        weight = poisson_weight(mean, read_variance, trust) if settings.weight == "poisson" else trust
-        demixer = Demixer(S, weight)
-        blocks = _blocks(movie.sizes["time"], settings.block_frames)
-        raw = np.concatenate(list(engine.map(Fit(movie, calibration, demixer), blocks, label="traces"))).T
-        raw, out["neuropil"] = raw[:-1], ("time", raw[-1].astype(np.float32), {"units": "1"})
-        found = footprint_correlation(sample, S, demixer)
     elif n:
         raw = _mask_means(volumes, masks, settings, engine)
     else:
         raw = np.empty((0, movie.sizes["time"]))
     attrs = {"source": settings.source, "frame_ms": frame_ms or np.nan, "decay_ms": np.nan}
     if frame_ms is None:
-        _log.warning(
-            "time between frames unknown: F0 over the whole movie, no events; set frame_ms of the sample"
-        )
-    dff, f0 = delta_f(raw, frame_ms or 1e9, settings)
-    calcium, events, noise = np.full((2, *dff.shape), np.nan).astype(np.float32), None, np.full(n, np.nan)
-    calcium, events = calcium
+        _log.warning("no time between frames: F0 of the whole movie, no events; set frame_ms of the sample")
+        settings = settings.model_copy(update={"baseline_window_s": 1e12, "baseline_smooth_ms": 0})
+    dff, f0 = delta_f(raw, frame_ms or 1.0, settings)
+    calcium, events, noise = np.full_like(dff, np.nan), np.full_like(dff, np.nan), np.full(n, np.nan)
     if n and frame_ms is not None:
         try:
             fit = deconvolve(dff, frame_ms, settings.decay_ms, settings.rise_ms)
             calcium, events, noise = fit.calcium, fit.events, fit.noise
             attrs["decay_ms"] = fit.decay_ms
-        except ValueError as error:
-            if "decay_ms" not in str(error) or settings.decay_ms is not None:
-                raise
+        except NoDecay as error:
             _log.warning("no events: %s", error)
     counts = movie.attrs.get("units", "counts")
     units = {"raw": counts, "baseline": counts, "dff": "1", "calcium": "1", "events": "1"}
@@ -126,6 +111,30 @@ def measure(movie, calibration, A, optics, volumes, masks, settings, engine):
     out["noise"] = ("neuron", np.asarray(noise, np.float32), {"units": "1"})
     out["footprint_correlation"] = ("neuron", found, {"units": "1"})
     return xr.Dataset(out, {"time": movie["time"].variable}, attrs)
+
+
+def _least_squares(movie, calibration, A, optics, mean_volume, masks, settings, engine):
+    """raw (neuron, time), the variable neuropil (time), footprint_correlation (neuron)."""
+    S, trust = footprints(A, masks), np.asarray(calibration.trust)
+    lit = (S * (trust >= 0.5)).sum((1, 2)) > 1e-3 * S.sum((1, 2)).max()
+    if not lit.all():
+        _log.warning("%d neurons send no light to trusted pixels: their traces are NaN", (~lit).sum())
+    S = np.concatenate([S[lit], neuropil_background(A, np.nan_to_num(mean_volume), optics.voxel_um)[None]])
+    sample, mean = _sample(movie, calibration)
+    weight = trust
+    if settings.weight == "poisson":
+        camera = calibration.camera
+        read_noise, gain = camera.get("read_noise_counts") or 0, camera.get("gain_counts_per_photon") or 1
+        weight = poisson_weight(mean, read_noise**2 / gain, trust)
+    demixer = Demixer(S, weight)
+    blocks = _blocks(movie.sizes["time"], settings.block_frames)
+    fitted = np.concatenate(list(engine.map(Fit(movie, calibration, demixer), blocks, label="traces"))).T
+    raw, found = (
+        np.full((len(lit), fitted.shape[1]), np.nan, np.float32),
+        np.full(len(lit), np.nan, np.float32),
+    )
+    raw[lit], found[lit] = fitted[:-1], footprint_correlation(sample, S, demixer)
+    return raw, ("time", fitted[-1], {"units": "1"}), found
 
 
 def _blocks(n_time, step):
@@ -162,7 +171,7 @@ class Fit:
     demixer: Demixer
 
     def __call__(self, block):
-        return self.demixer(rectified(self.movie, self.calibration, slice(*block)))
+        return self.demixer(rectified(self.movie, self.calibration, slice(*block))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -239,25 +248,30 @@ def quality(table, traces):
     percentile of dF/F over noise), skewness (of dF/F), n_events (above twice the noise), rate_hz,
     footprint_correlation, nearest_um (to the next neuron), crowd (neurons within 30 um).
     """
-    dff = traces["dff"].values.astype(float)
-    noise = traces["noise"].values
-    events = traces["events"].values
+    dff, noise, events = (traces[name].values.astype(float) for name in ("dff", "noise", "events"))
     seconds = traces.sizes["time"] * traces.attrs["frame_ms"] / 1000
-    centred = dff - np.nanmean(dff, 1, keepdims=True) if dff.size else dff
-    with np.errstate(divide="ignore", invalid="ignore"):
-        skewness = np.nanmean(centred**3, 1) / np.nanmean(centred**2, 1) ** 1.5 if dff.size else []
-        snr = np.nanquantile(dff, 0.99, axis=1) / np.where(noise > 0, noise, np.nan) if dff.size else []
     n_events = (events > 2 * noise[:, None]).sum(1)
     centre = table[PLACE].to_numpy()
     distance = np.linalg.norm(centre[:, None] - centre, axis=-1) + np.diag(np.full(len(centre), np.inf))
     return table.assign(
-        baseline=np.nanmedian(traces["baseline"].values, 1) if dff.size else [],
+        baseline=[_quantile(row, 0.5) for row in traces["baseline"].values],
         noise=noise,
-        trace_snr=snr,
-        skewness=skewness,
+        trace_snr=[_quantile(row, 0.99) for row in dff] / np.where(noise > 0, noise, np.nan),
+        skewness=[_skewness(row) for row in dff],
         n_events=n_events,
         rate_hz=n_events / seconds,
         footprint_correlation=traces["footprint_correlation"].values,
         nearest_um=distance.min(1, initial=np.inf),
         crowd=(distance < _CROWD_UM).sum(1),
     )
+
+
+def _quantile(row, q):
+    row = row[np.isfinite(row)]
+    return np.quantile(row, q) if row.size else np.nan
+
+
+def _skewness(row):
+    centred = row[np.isfinite(row)]
+    centred = centred - centred.mean() if centred.size else centred
+    return (centred**3).mean() / (centred**2).mean() ** 1.5 if centred.any() else np.nan

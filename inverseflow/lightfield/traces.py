@@ -41,18 +41,24 @@ def footprints(A, masks, batch=8):
     A : LinearOperator of volumes (T, z, y, x) to frames (T, v, u); masks as `as_sparse` takes them.
     A trace fitted with these is the light of the whole neuron, in photons per frame.
     """
-    import torch
-
     masks = _unit(masks)
     shape = tuple(A.in_shape)[-3:]
     if masks.shape[1] != np.prod(shape):
         raise ValueError(f"masks have {masks.shape[1]} voxels, the volume of the operator has {shape}")
     out = []
     for start in progress(range(0, masks.shape[0], batch), "footprints"):
-        dense = masks[start : start + batch].toarray().reshape(-1, *shape)
-        with torch.no_grad():
-            out.append(A(torch.from_numpy(dense)).cpu().numpy().astype(np.float32))
-    return np.maximum(np.concatenate(out), 0)
+        out.append(_project(A, masks[start : start + batch].toarray().reshape(-1, *shape)))
+    return np.concatenate(out)
+
+
+def _project(A, volumes):
+    """Light fields (T, v, u) float32, not below 0, of an array of volumes, wherever the operator lives."""
+    import torch
+
+    like = next(buffer for buffer in A.buffers() if buffer.is_floating_point())
+    with torch.no_grad():
+        frames = A(torch.from_numpy(volumes).to(like))
+    return frames.clamp_min(0).float().cpu().numpy()
 
 
 def mask_traces(volume, masks):
@@ -68,7 +74,6 @@ def neuropil_background(A, mean_volume, voxel_um, around_um=40.0, percentile=5.0
     wide that blurred neurons are no part of it. Only its form matters, each frame fits its brightness.
     voxel_um: lateral voxel.
     """
-    import torch
     from scipy.ndimage import gaussian_filter, percentile_filter, uniform_filter, zoom
 
     mean_volume = np.asarray(mean_volume, np.float32)
@@ -81,8 +86,7 @@ def neuropil_background(A, mean_volume, voxel_um, around_um=40.0, percentile=5.0
     low = gaussian_filter(low, (0, size / 4, size / 4), mode="nearest")
     factors = np.array(mean_volume.shape) / low.shape
     smooth = np.maximum(zoom(low, factors, order=1, mode="nearest", grid_mode=True), 0)
-    with torch.no_grad():
-        return np.maximum(A(torch.from_numpy(smooth)[None])[0].cpu().numpy(), 0)
+    return _project(A, smooth[None])[0]
 
 
 # ---------------------------------------------------------------- dF/F
@@ -95,28 +99,26 @@ def baseline(traces, frame_ms, percentile=20.0, window_s=30.0, smooth_ms=200.0):
     interpolated between them; recordings shorter than two windows have fewer points. Smoothing by a running
     mean of smooth_ms comes first, so that noise does not pull the percentile down. NaN frames are left out.
     """
-    traces = np.atleast_2d(np.asarray(traces, float))
+    traces = np.atleast_2d(traces)
     n_time = traces.shape[1]
-    smoothed = running_mean(traces, max(1, round(smooth_ms / frame_ms)))
     width = min(n_time, max(1, round(1000 * window_s / frame_ms)))
     n_step = int(np.ceil(8 * (n_time - width) / width))
     starts = np.unique(np.linspace(0, n_time - width, n_step + 1).astype(int))
-    points = np.stack([_percentile(smoothed[:, s : s + width], percentile) for s in starts], 1)
     middle = starts + (width - 1) / 2
     out = np.full(traces.shape, np.nan)
-    for row, values in zip(out, points):
-        known = np.isfinite(values)
+    for row, trace in zip(out, traces):
+        smoothed = running_mean(trace[None], max(1, round(smooth_ms / frame_ms)))[0]
+        points = np.array([_percentile(smoothed[s : s + width], percentile) for s in starts])
+        known = np.isfinite(points)
         if known.any():
-            row[:] = np.interp(np.arange(n_time), middle[known], values[known])
+            row[:] = np.interp(np.arange(n_time), middle[known], points[known])
     return out
 
 
 def _percentile(values, percentile):
-    """Percentile of each row without its NaNs; NaN where nothing is left."""
-    if np.isfinite(values).all():
-        return np.percentile(values, percentile, axis=1)
-    rows = [v[np.isfinite(v)] for v in values]
-    return np.array([np.percentile(v, percentile) if v.size else np.nan for v in rows])
+    """Percentile of the values that are not NaN; NaN where nothing is left."""
+    values = values[np.isfinite(values)]
+    return np.percentile(values, percentile) if values.size else np.nan
 
 
 def running_mean(traces, width):

@@ -1,5 +1,7 @@
 """From a simulated movie to neurons, traces and files; nothing depends on blocks; bad frames stay out."""
 
+from dataclasses import replace
+
 import activity_movie as made
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from inverseflow.core.compute import compute
 from inverseflow.core.metrics import correlations
 from inverseflow.lightfield.detect_neurons import PLACE, ball_masks, voxel_axes
 from inverseflow.lightfield.evaluate import match
-from inverseflow.lightfield.extract import extract, measure, shells, volume_statistic
+from inverseflow.lightfield.extract import extract, measure, quality, shells, volume_statistic
 from inverseflow.lightfield.settings import TracesSettings
 from inverseflow.lightfield.trace_files import load_masks, write_masks, write_table, write_traces
 from inverseflow.lightfield.volume_statistics import activity, local_correlation
@@ -159,6 +161,32 @@ def test_a_movie_without_neurons_or_times(tmp_path):
     movie.attrs["frame_ms"] = None
     _, _, untimed = run(movie=movie)
     assert np.isfinite(untimed["dff"]).all() and np.isnan(untimed["events"]).all()
+    assert untimed["dff"].max() > 0.3
+    f0 = untimed["baseline"].values
+    np.testing.assert_allclose(f0, np.quantile(untimed["raw"], 0.2, axis=1)[:, None] + 0 * f0, rtol=1e-4)
+
+
+def test_neurons_without_light_stay_dark(extracted):
+    """The trusted pixels are one half of the frame; the other half's neurons have no trace."""
+    calibration = made.calibration()
+    trust = np.zeros_like(calibration.trust)
+    trust[: len(trust) // 4] = 1
+    axes = voxel_axes(made.OPTICS, made.volumes()["mean"].shape)
+    masks = ball_masks(np.array([[0.0, -25, 0], [0, 30, 0]]), np.array([5.0, 5]), axes)
+    with compute("threads", 1) as engine:
+        traces = measure(
+            made.movie(),
+            replace(calibration, trust=trust),
+            made.operator(),
+            made.OPTICS,
+            made.volumes(),
+            masks,
+            TracesSettings(),
+            engine,
+        )
+    assert np.isfinite(traces["raw"][0]).all() and np.isnan(traces["raw"][1]).all()
+    table = quality(pd.DataFrame(np.zeros((2, 3)), columns=PLACE), traces)
+    assert np.isnan(table.baseline[1]) and table.n_events[1] == 0
 
 
 def write_all(folder, table, masks, traces):

@@ -16,15 +16,17 @@ SETTINGS = SimpleNamespace(
 )
 
 
-class Dense:
+class Dense(torch.nn.Module):
     """A made-up linear microscope: volume (2, 3, 4) to frame (5, 6)."""
 
     in_shape, out_shape = (2, 3, 4), (5, 6)
 
     def __init__(self):
-        self.matrix = torch.from_numpy(np.random.default_rng(0).random((30, 24)).astype(np.float32))
+        super().__init__()
+        matrix = np.random.default_rng(0).random((30, 24)).astype(np.float32)
+        self.register_buffer("matrix", torch.from_numpy(matrix))
 
-    def __call__(self, x):
+    def forward(self, x):
         return (x.reshape(len(x), -1) @ self.matrix.T).reshape(-1, 5, 6)
 
 
