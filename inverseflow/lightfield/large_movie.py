@@ -49,7 +49,7 @@ class Movie:
         return self.camera.record(photons.reshape(-1, *self.still.shape), rng)
 
     def blocks(self, n_threads=1, label="simulate, blocks of frames"):
-        """Yield (first, frames) in order; n_threads + 1 blocks in memory, about 9 times their bytes."""
+        """Yield (first, frames) in order; memory: about 13 times a block for each thread."""
         firsts = range(0, self.shape[0], self.block_frames)
         with ThreadPoolExecutor(n_threads) as pool:
             left = iter(firsts)
