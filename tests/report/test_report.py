@@ -42,18 +42,26 @@ def show(page, text):
 
 
 def test_report_opens_with_its_description(page):
-    assert {"Workflow", "Statistics", "MA-XRF", "Summary"} <= set(menu(page))
-    assert "made (simulated)" in page.evaluate("document.body.innerText")
+    assert {"Workflow", "Statistics", "MA-XRF", "Light field", "Summary"} <= set(menu(page))
+    text = page.evaluate("document.body.innerText")
+    assert "made (simulated)" in text and "film (measured, microscope small)" in text
     page.wait("document.querySelector('#app svg, #app canvas') !== null")  # the graph of rules is drawn
     assert page.errors == [] and page.requests == []
 
 
+MAXRF = ("quick look", "energy axis", "pulses", "fitted mean", "element maps", "left over")
+LIGHTFIELD = ("lenslets, pupil", "volumes of all methods", "projections, rl", "neurons and traces, rl")
+SHOWN = [("MA-XRF", sample, MAXRF) for sample in ("made", "folder", "file")]
+SHOWN += [("Light field", sample, LIGHTFIELD) for sample in ("scene", "film")]
+SHOWN += [("Light field", "microscope small", ("point spread function",))]
+
+
 def test_every_figure_of_every_sample_shows(page, finished):
-    for sample in ("made", "folder", "file"):
-        click(page, "MA-XRF")
+    for modality, sample, figures in SHOWN:
+        click(page, modality)
         click(page, sample)
-        page.wait("document.querySelectorAll('tbody tr').length > 5")
-        for text in ("quick look", "energy axis", "pulses", "fitted mean", "element maps", "left over"):
+        page.wait(f"document.querySelectorAll('tbody tr').length >= {len(figures)}")
+        for text in figures:
             show(page, text)
             page.wait("document.images.length && [...document.images].at(-1).naturalWidth > 600")
             box = page.evaluate("JSON.stringify([...document.images].at(-1).getBoundingClientRect())")
@@ -93,14 +101,17 @@ def test_table_of_elements_shows(page, finished):
 def test_summary_page_of_the_run(browser, finished):
     browser.open(finished / "results/summary.html")
     browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
-    assert browser.evaluate("document.images.length") == 18  # three samples, six pictures
+    assert (
+        browser.evaluate("document.images.length") == 25
+    )  # 3 scans, 6 pictures; 2 movies, 3; 1 microscope, 1
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
-    assert sorted(samples) == ["file", "folder", "made"]
+    assert sorted(samples) == ["file", "film", "folder", "made", "microscope small", "scene"]
     links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
     assert all((finished / "results" / link).is_file() for link in links)
-    with open(finished / "results/maxrf/metrics.csv") as file:
-        samples = {row["sample"] for row in csv.DictReader(file)}
-    table = browser.evaluate("document.querySelector('table').innerText")
-    assert all(sample in table for sample in samples)
+    tables = browser.evaluate("[...document.querySelectorAll('table')].map(t => t.innerText).join(' ')")
+    for modality in ("maxrf", "lightfield"):
+        with open(finished / f"results/{modality}/metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert rows and all(row["sample"] in tables and row["metric"] in tables for row in rows)
     assert str(finished.dir) not in browser.evaluate("document.documentElement.outerHTML")
     assert browser.errors == [] and browser.requests == []

@@ -22,6 +22,29 @@ SAMPLES = {
     "file": {"path": "raw/file.npz", "library_of": "folder"},
 }
 FEW = {"n_sample": 64, "n_cluster": 3}
+MICROSCOPE = {  # 5 x 5 lenslets of 5 x 5 pixels, 3 planes
+    "magnification": 25,
+    "na": 1.0,
+    "refractive_index": 1.33,
+    "wavelength_nm": 525,
+    "mla_pitch_um": 125,
+    "mla_focal_um": 1562,
+    "camera_pixel_um": 25,
+    "voxels_per_lenslet": 3,
+    "z_min_um": -10,
+    "z_max_um": 10,
+    "dz_um": 10,
+}
+SCENE = {"n_lenslet": 5, "n_neuron": 2, "n_frame": 6, "soma_radius_um": [5, 6], "photons": 200, "seed": 1}
+LIGHTFIELD = {
+    "microscopes": {"small": MICROSCOPE},
+    "samples": {
+        "scene": {"microscope": "small", "simulate": SCENE},
+        "film": {"microscope": "small", "path": "raw/film.npy", "rectified": True, "frame_ms": 20},
+    },
+    "calibrate": {"offset_counts": 100},
+    "infer": {"methods": ["rl"], "n_iter": 2, "block_frames": 2},
+}
 
 
 class Run:
@@ -76,19 +99,22 @@ class Run:
         assert old in text, f"{old!r} is not in {name}"
         file.write_text(text.replace(old, new, 1))
 
-    def configure(self, **blocks):
-        """Change blocks of maxrf, such as detect={"false_alarm": 0.01} or mode="blocks"."""
-        config = yaml.safe_load((self.dir / "config/config.yaml").read_text())
+    def config(self):
+        return yaml.safe_load((self.dir / "config/config.yaml").read_text())
+
+    def configure(self, modality="maxrf", **blocks):
+        """Change blocks of a modality, such as detect={"false_alarm": 0.01} or mode="blocks"."""
+        config = self.config()
         for name, value in blocks.items():
             if isinstance(value, dict):
-                config["maxrf"].setdefault(name, {}).update(value)
+                config[modality].setdefault(name, {}).update(value)
             else:
-                config["maxrf"][name] = value
+                config[modality][name] = value
         (self.dir / "config/config.yaml").write_text(yaml.safe_dump(config))
 
 
 def clone(folder, source=ROOT):
-    """A fresh copy of the project with three tiny recordings: one simulated, a Zarr folder, a file."""
+    """A fresh copy of the project with three tiny scans and two tiny movies, one of each simulated."""
     from inverseflow.maxrf.settings import SimulateSettings
     from inverseflow.maxrf.synthetic import painting
 
@@ -105,7 +131,8 @@ def clone(folder, source=ROOT):
     counts.to_zarr(folder / "raw/folder.zarr", zarr_format=3, consolidated=False)
     energy = {name: scan.attrs[name] for name in ("zero_kev", "gain_kev", "tube_kv")}
     np.savez(folder / "raw/file.npz", counts=scan["counts"].values[::-1], anode=scan.attrs["anode"], **energy)
-    (folder / "config/config.yaml").write_text(
-        yaml.safe_dump({"maxrf": {"samples": SAMPLES, "summarize": FEW}})
-    )
+    light = np.random.default_rng(5).poisson(60, (6, 25, 25))
+    np.save(folder / "raw/film.npy", (100 + light).astype(np.uint16))
+    config = {"maxrf": {"samples": SAMPLES, "summarize": FEW}, "lightfield": LIGHTFIELD}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     return Run(folder)

@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
-from project import ROOT, Run
+from project import MICROSCOPE, ROOT, Run
 
 GOOD = {"maxrf": {"samples": {"a": {"path": "a.npz"}}}}
 
@@ -49,6 +50,52 @@ def test_wrong_configurations_stop_before_any_job(project, config, message):
     text = project.snakemake(ok=False)
     assert re.search(message, " ".join(text.split())), text
     assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+def lightfield(sample=None, **microscope):
+    """A configuration with light field alone, its sample and microscope changed by the arguments."""
+    sample = {"microscope": "small", "path": "a.npy"} | (sample or {})
+    return {"lightfield": {"microscopes": {"small": MICROSCOPE | microscope}, "samples": {"a": sample}}}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (lightfield({"microscope": "large"}), ": samples.a.microscope: expected one of small, got 'large'"),
+        (lightfield({"simulate": {}}), ".samples.a: expected either path .* or simulate, got both"),
+        (lightfield({"pth": "a.npy"}), ".samples.a: unknown key 'pth'; .*did you mean 'path'"),
+        (lightfield(na=1.33), ".microscopes.small: na: expected less than refractive_index, 1.33"),
+        (lightfield(voxels_per_lenslet=4), ".microscopes.small: voxels_per_lenslet: expected an odd"),
+        (lightfield(camera_pixel_um=100), ".microscopes.small: mla_pitch_um: .*at least 3 camera pixels"),
+        (lightfield(mla_shape="round"), ".microscopes.small.mla_shape: expected one of square, hexagonal"),
+        (lightfield(z_max_um=-20), ".microscopes.small: z_max_um: expected at least z_min_um"),
+        (lightfield({"path": "b.npy"}), ".samples.a.path: .*b.npy"),
+        (lightfield({"radiometry": "b.tif"}), ".samples.a.radiometry: .*b.tif"),
+        (lightfield({"neurons": "b.csv"}), ".samples.a.neurons: .*b.csv"),
+        (lightfield({"first_frame": 5, "last_frame": 4}), ".samples.a: last_frame: expected at least"),
+        ({"lightfield": None}, "expected a block for at least one of maxrf, lightfield, got none"),
+    ],
+)
+def test_wrong_light_field_configurations_stop_before_any_job(project, config, message):
+    np.save(project / "a.npy", np.ones((2, 25, 25), np.uint16))
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    text = project.snakemake(ok=False)
+    start = "config lightfield" if config["lightfield"] else "config: "
+    assert re.search(start + message, " ".join(text.split())), text
+    assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "dropped, left", [("maxrf", "lightfield"), ("lightfield", "maxrf")], ids=["lightfield", "maxrf"]
+)
+def test_a_run_with_one_modality(project, dropped, left):
+    np.save(project / "a.npy", np.ones((2, 25, 25), np.uint16))
+    (project / "config/config.yaml").write_text(yaml.safe_dump(GOOD | lightfield()))
+    (project / "config/one.yaml").write_text(yaml.safe_dump({dropped: None}))
+    rules = project.rules("--configfile", "config/one.yaml")
+    assert {rule.split("_")[0] for rule in rules} == {left, "summary"}
+    both = {rule.split("_")[0] for rule in project.rules()}
+    assert both == {"maxrf", "lightfield", "summary"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")

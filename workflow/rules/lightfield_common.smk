@@ -183,6 +183,7 @@ if LIGHTFIELD.train.labels is not None:
     file_state("lightfield.train.labels.path", LIGHTFIELD.train.labels.path)
 
 LIGHTFIELD_FIGURES = {  # picture -> stage that it shows, and what it is
+    "calibration": ("1 calibrate", "lenslets, pupil and trust"),
     "volumes": ("3 infer", "volumes of all methods"),
 }
 _folder = "results/lightfield"
