@@ -129,11 +129,14 @@ def test_stages_of_the_makefile_are_targets_in_order():
     assert stages == targets[1:] + targets[:1]
 
 
-def test_conda_environment_has_the_versions_of_the_lock():
+@pytest.mark.parametrize("file", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_conda_environments_have_the_versions_of_the_lock(file):
     lock = dict(line.split("==") for line in (ROOT / "envs/requirements.lock").read_text().split())
-    lock = {name.lower(): version for name, version in lock.items()}
-    pins = yaml.safe_load((ROOT / "envs/inverseflow.yaml").read_text())["dependencies"]
-    for name, version in (pin.split(" =") for pin in pins[1:]):
+    lock = {name.lower(): version for name, version in lock.items()} | {"pytorch": lock["torch"]}
+    pins = yaml.safe_load(file.read_text())["dependencies"]
+    by_pip = next((pin["pip"] for pin in pins if isinstance(pin, dict)), [])
+    pins = [pin.split(" =") for pin in pins[1:] if isinstance(pin, str) and pin != "pip"]
+    for name, version in pins + [pin.split(" ==") for pin in by_pip]:
         assert lock[name.removesuffix("-base")].startswith(version), f"{name}: {lock[name]} in the lock"
 
 

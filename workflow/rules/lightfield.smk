@@ -12,7 +12,7 @@ rule lightfield_simulate:
     benchmark:
         "results/benchmarks/lightfield/simulate/{sample}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(2000),
         runtime=60,
@@ -37,7 +37,7 @@ rule lightfield_fingerprint:
     log:
         "logs/lightfield/fingerprint/{sample}.log",
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(500),
         runtime=60,
@@ -59,7 +59,7 @@ rule lightfield_psf:
     benchmark:
         "results/benchmarks/lightfield/psf/{microscope}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(4000),
         runtime=120,
@@ -84,7 +84,7 @@ rule lightfield_calibrate:
     benchmark:
         "results/benchmarks/lightfield/calibrate/{sample}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(2000),
         runtime=30,
@@ -112,7 +112,7 @@ rule lightfield_train:
     benchmark:
         "results/benchmarks/lightfield/train/{microscope}_{network}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     threads: 2
     resources:
         mem_mb=memory(4000),
@@ -147,12 +147,11 @@ rule lightfield_infer:
     benchmark:
         "results/benchmarks/lightfield/infer/{sample}_{method}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     threads: 2
     resources:
         mem_mb=memory(3000),
         runtime=240,
-        gpu=CONFIG.gpu,
     params:
         code=code("lightfield/infer.py"),
         reader=movie_reader,
@@ -183,7 +182,7 @@ rule lightfield_projections:
     log:
         "logs/lightfield/projections/{sample}_{method}.log",
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(1500),
         runtime=30,
@@ -216,7 +215,7 @@ rule lightfield_traces:
     benchmark:
         "results/benchmarks/lightfield/traces/{sample}_{method}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(3000),
         runtime=120,
@@ -253,7 +252,7 @@ rule lightfield_evaluate:
     benchmark:
         "results/benchmarks/lightfield/evaluate/{sample}_{method}.tsv"
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(3000),
         runtime=120,
@@ -318,7 +317,7 @@ rule lightfield_figures:
     log:
         "logs/lightfield/figures/{sample}.log",
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(2000),
         runtime=30,
@@ -347,7 +346,7 @@ rule lightfield_psf_figure:
     log:
         "logs/lightfield/psf_figure/{microscope}.log",
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(2000),
         runtime=30,
@@ -373,7 +372,7 @@ rule lightfield_network_figure:
     log:
         "logs/lightfield/network_figure/{microscope}_{network}.log",
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     resources:
         mem_mb=memory(1000),
         runtime=30,
@@ -403,7 +402,7 @@ rule lightfield_metrics:
         "logs/lightfield/metrics.log",
     localrule: True
     conda:
-        "../../envs/inverseflow.yaml"
+        "../../envs/lightfield.yaml"
     params:
         code=code("lightfield/metrics.py"),
     script:
