@@ -204,7 +204,7 @@ def traces(bench, n_frame=150, photons=15.0):
     return [row for name, values in found.items() for row in rows_of(case, name, values, names)]
 
 
-def ablation(bench, n_step=600):
+def ablation(bench, n_step=500):
     """Networks with each set of losses, on test scenes like those of training and on shifted ones."""
     n_step = 20 if bench.quick else n_step
     labelled = bench.scenes("labelled", SMALL, range(FIRST_SEED + 200, FIRST_SEED + 213))

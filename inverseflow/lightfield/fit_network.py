@@ -41,7 +41,7 @@ class Size:
     n_channel: int
 
 
-SIZES = {"demo": Size(12, 11, 150, 2, 24), "full": Size(200, 15, 5000, 2, 32)}
+SIZES = {"demo": Size(12, 11, 150, 2, 24), "full": Size(200, 15, 4000, 2, 32)}
 
 
 def new_network(form, optics, settings, norm_squared=None):
