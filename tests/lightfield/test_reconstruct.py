@@ -117,6 +117,20 @@ def test_negative_pixels_are_zero_to_richardson_lucy_unless_there_is_a_pedestal(
     assert abs(operator()(a).sum() - y.sum()) < abs(operator()(b).sum() - y.sum())
 
 
+def test_a_refocused_start_is_worth_an_iteration_and_over_relaxation_ends_with_a_plain_one():
+    y = noise_free()
+
+    def residual(method, **more):
+        x = reconstruct(method, operator(), y, SETTINGS.model_copy(update=more))
+        return float((operator()(x) - y).norm() / y.norm())
+
+    assert residual("rl", start="refocus") < residual("rl")
+    assert residual("rl_over", start="refocus") < residual("rl_over") < residual("rl", n_iter=5)
+    first = solvers.richardson_lucy(operator(), y, 4, relaxation=1.9)
+    expected = solvers.richardson_lucy(operator(), y, 1, x0=first)
+    assert torch.equal(reconstruct("rl_over", operator(), y, SETTINGS), expected)
+
+
 def test_background_is_not_put_into_the_volume():
     y = noise_free()
     aware = SETTINGS.model_copy(update={"background": 40.0})
