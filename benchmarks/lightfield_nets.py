@@ -17,7 +17,8 @@ dF/F. "footprints": least squares on the true light fields of neurons and neurop
 Ablation: networks of one size, trained equally long from the same 12 labelled scenes of 15 x 15 lenslets.
 "volume" has the error of labelled volumes alone; "+ resynthesis" adds re-synthesis of 60 unlabelled frames
 from the three shifted conditions (other seeds), "+ critic" the adversarial loss on the same. "perturbed" adds
-the loss that brightens single neurons. Shifted: twice the density, 6 photons, scattering length 35 um.
+the loss that brightens single neurons. "lista" is the other form, trained as long; the rest is `em`. Shifted:
+twice the density, 6 photons, scattering length 35 um.
 
 python -m benchmarks.lightfield_nets [--folder FOLDER] [--quick] [main traces ablation]
 """
@@ -85,6 +86,8 @@ ABLATION = {
     "perturbed": {"perturbation": 1.0},
     "perturbed + resynthesis": {"perturbation": 1.0, "resynthesis": 0.1},
     "perturbed + resynthesis + critic": {"perturbation": 1.0, "resynthesis": 0.1, "adversarial": 0.2},
+    "lista, volume": {},
+    "lista, perturbed": {"perturbation": 1.0},
 }
 
 
@@ -257,7 +260,7 @@ def trained(bench, name, losses, labelled, frames, n_step):
         network = build(network)
         network.load_state_dict(values)
         return network
-    network = new_network("em", OPTICS, settings)
+    network = new_network("lista" if name.startswith("lista") else "em", OPTICS, settings)
     checkpoint = path.with_suffix(".checkpoint")
     values, curves = fit(network, bench.psf, labelled, frames, settings, checkpoint, name)
     curves.write(path.with_suffix(".csv"))

@@ -50,8 +50,8 @@ def new_network(form, optics, settings, norm_squared=None):
         torch.manual_seed(settings.seed)
         grid = optics.n_depth, optics.voxels_per_lenslet
         if form == "lista":
-            return Lista(*grid, n_layer=settings.n_layer)
-        return EmNet(*grid, n_layer=settings.n_layer, n_channel=SIZES[settings.size].n_channel)
+            return Lista(*grid, n_layer=settings.n_layer or 5)
+        return EmNet(*grid, n_layer=settings.n_layer or 4, n_channel=SIZES[settings.size].n_channel)
 
 
 def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where=None, stop_after=None):

@@ -192,7 +192,9 @@ class TrainSettings(Settings):
         "train", "pretrained: the weights that come with the package for this microscope; train: own ones"
     )
     size: Literal["demo", "full"] = setting("demo", "demo: a minute; full: hours without a GPU")
-    n_layer: int = setting(4, "layers of the network, one projection there and back each", ge=1, le=50)
+    n_layer: int | None = setting(
+        None, "layers, a projection there and back each; left out: 4 for em, 5 for lista", ge=1, le=50
+    )
     n_step: int | None = setting(None, "steps; of the size when left out", ge=1)
     labels: TruthSettings | None = setting(
         None,

@@ -25,6 +25,7 @@ from inverseflow.lightfield.training_set import (
     draw,
     labelled_from_stack,
     simulate_scene,
+    simulated_set,
 )
 
 OPTICS = Optics(25, 1.0, 1.33, 525, 125, 1250, 25, 5, 3, (-16.0, -8.0, 0.0, 8.0, 16.0))
@@ -103,11 +104,11 @@ def test_a_killed_training_goes_on_bit_for_bit(scenes, psf, tmp_path):
 @pytest.mark.parametrize("form", ["em", "lista"])
 def test_training_improves_on_held_out_draws(scenes, psf, form, monkeypatch):
     monkeypatch.setitem(fit_network.SIZES, "demo", fit_network.Size(4, 7, 40, 2, 8))
-    settings = TrainSettings(n_layer=3, validate_every=10, resynthesis=0)
+    settings = TrainSettings(n_layer=3, validate_every=10, resynthesis=0, learning_rate=0.01)
     network = fit_network.new_network(form, OPTICS, settings)
     _, curves = fit_network.fit(network, psf, scenes, None, settings, where="cpu")
     _, values = curves.column("held_out_supervised")
-    assert values[-1] < 0.99 * values[0]  # of its averaged weights; 0.979 (lista) and 0.95 (em) were seen
+    assert values[-1] < 0.97 * values[0]  # 0.93 (em) and 0.85 (lista) were seen
 
 
 def test_driver_leaves_weights_card_and_no_rest(psf, tmp_path, monkeypatch):
@@ -184,3 +185,32 @@ def test_measures_of_a_perfect_reconstruction(scenes):
     found = measure(knows, s)
     assert found["crosstalk_mean"] < 1e-3 and found["nrmse"] < 0.3
     assert 0.7 < found["gain"] < 1.01
+
+
+@pytest.fixture(scope="module")
+def shipped_optics():
+    return Optics(25, 1.0, 1.33, 525, 125, 1562, 125 / 13, 13, 3, tuple(range(-40, 41, 8)))
+
+
+@pytest.fixture(scope="module")
+def shipped_psfs(shipped_optics):
+    return compute_psf(shipped_optics), compute_psf(finer_grid(shipped_optics))
+
+
+@pytest.mark.parametrize("form", ["em", "lista"])
+def test_shipped_weights_give_the_figures_of_their_card(form, shipped_optics, shipped_psfs, tmp_path):
+    """The first test scene of the card, made anew: what the card says comes out of the weights."""
+    path = train.find_pretrained(form, shipped_optics)
+    network, card = load_network(path, shipped_optics)
+    assert path.stat().st_size < 1e6
+    settings, n_lenslet = TrainSettings(**card["settings"]), card["data"]["lenslets"]
+    psf, psf_fine = shipped_psfs
+    seeds = [train.TEST_SEED]
+    scenes = simulated_set(tmp_path, shipped_optics, psf_fine, settings, n_lenslet, seeds)
+    A = LightField(psf, (n_lenslet,) * 2)
+    found = train.test_figures(network, A, prepare(A, norm_squared="find"), scenes)
+    for name, values in found[form].items():
+        said = card["test"][form][name][0]
+        # a focal length of 1562 for 1562.5 um, and other processors
+        assert values[0] == pytest.approx(said, rel=0.03, abs=0.002), name
+    assert found[form]["nrmse"][0] < found["rl"]["nrmse"][0]
