@@ -54,8 +54,8 @@ def calibrate(movie, optics, dark=None, radiometry=None, settings=None, rectifie
     warnings = list(getattr(optics, "notes", ()))
     looked, pairs, declared, total = _look(movie, settings.n_frames)
     raw_shape = looked.shape[1:]
-    dark = _side_frames(dark, "dark", raw_shape)
-    radiometry = _side_frames(radiometry, "radiometry", raw_shape)
+    dark = _side_frames(dark, "dark", raw_shape, warnings)
+    radiometry = _side_frames(radiometry, "radiometry", raw_shape, warnings)
     mean = looked.mean(axis=0, dtype=np.float64)
     dark_frame, camera = _dark(dark, mean, settings, warnings)
     full = saturation_count(looked, declared)
@@ -183,7 +183,7 @@ def _frame_bytes(frames):
     return frames.shape[-1] * frames.shape[-2] * frames.dtype.itemsize
 
 
-def _side_frames(frames, name, raw_shape):
+def _side_frames(frames, name, raw_shape, warnings):
     """Dark or radiometry frames (t, v, u) float32, or None; CalibrationError when the size is another."""
     if frames is None:
         return None
@@ -192,6 +192,12 @@ def _side_frames(frames, name, raw_shape):
         frames = frames[np.unique(np.linspace(0, len(frames) - 1, n).astype(int))]
     frames = np.asarray(frames)
     frames = frames if frames.ndim == 3 else frames[None]
+    full = saturation_count(frames, None)
+    share = float((frames >= full).mean()) if full else 0.0
+    if share > 0.01:
+        warnings.append(
+            f"{name}: {share:.0%} of the pixels hold the largest count {full}; take it again with less light"
+        )
     if frames.shape[1:] != tuple(raw_shape):
         raise CalibrationError(
             f"{name}: frames of {frames.shape[1]} x {frames.shape[2]} pixels, expected {raw_shape[0]} x "

@@ -18,6 +18,7 @@ from scipy import fft, ndimage
 TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])  # (v, u) -> (u, -v): a right angle
 SMALLEST_PX, MOST_SHARE = 3.0, 1 / 3  # pitches that are searched: in pixels, and as share of the frame
 GAP = 0.5  # of the local mean: what is darker belongs to the gaps between lenslets
+FEWEST_BENT = 80  # lenslets, for distortion to be told
 SIGNIFICANT = 6.0  # amplitude of a lattice peak over the median of its ring
 
 
@@ -230,7 +231,9 @@ def _refine(flat, reciprocal, bend, n_round):
             grid = replace(grid, origin=tuple(grid.origin + grid.matrix @ turn))
             continue
         last = k == n_round - 1
-        fit, residual, weight = _least_squares(index, at + shift, strength, grid, bend and last)
+        fit, residual, weight = _least_squares(
+            index, at + shift, strength, grid, bend and last and len(index) >= FEWEST_BENT
+        )
         grid = replace(
             grid,
             origin=tuple(fit[0].tolist()),

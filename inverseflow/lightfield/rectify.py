@@ -26,8 +26,8 @@ class Resampler:
     order : 1 (linear) or 3 (cubic: no blur of its own, slightly negative beside edges)
 
     Speed: 1.5 ms a frame of 513 x 513 to 455 x 442 pixels on one core (350 MB/s of uint16), 41 ms for one of
-    2160 x 2560, in blocks of 16 frames; a single frame takes 9 ms. That is a fifth of the core's arithmetic peak
-    (36 products a pixel), and a tenth of what its memory would allow.
+    2160 x 2560, in blocks of 16 frames; a single frame takes 9 ms. That is a fifth of the core's arithmetic
+    peak (36 products a pixel), and a tenth of what its memory would allow.
     """
 
     def __init__(self, grid, n_pixel, raw_shape, order=3):

@@ -427,3 +427,10 @@ def test_other_pupil_than_expected_is_told():
 def test_missing_dark_frame_is_told():
     found = calibrate(camera(EVEN, 100), optics(), radiometry=camera(EVEN, 500))
     assert any("offset is taken as 0, but the darkest pixels hold" in line for line in found.warnings)
+
+
+def test_saturated_radiometry_is_told():
+    even = np.minimum(camera(EVEN, 500), 900)
+    even[even == 900] = 1023  # a camera of 10 bits
+    found = calibrate(camera(EVEN, 100), optics(), dark(), even)
+    assert any(line.startswith("radiometry: ") and "largest count 1023" in line for line in found.warnings)
