@@ -32,9 +32,8 @@ class Demixer:
             raise ValueError(f"weight has {weight.size} pixels, footprints have shape {self.shape}")
         if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
             raise ValueError("weight must be finite, at least 0, and above 0 somewhere")
-        self.used = np.flatnonzero(weight > 0)
-        flat = flat[:, self.used]
-        self._projector = np.ascontiguousarray((flat * weight[self.used].astype(flat.dtype)).T)
+        self.used = weight > 0
+        self._projector = np.ascontiguousarray((flat * weight.astype(flat.dtype)).T)
         self.gram = np.asarray(flat @ self._projector, float)
         dark = np.flatnonzero(np.diagonal(self.gram) <= 0)
         if dark.size:
@@ -50,8 +49,10 @@ class Demixer:
         if frames.shape[1:] != self.shape:
             raise ValueError(f"frames have shape {frames.shape[1:]}, footprints {self.shape}")
         flat = frames.reshape(len(frames), -1)
-        flat = flat if len(self.used) == flat.shape[1] else flat[:, self.used]
         projected = np.asarray(flat @ self._projector, float)
+        bad = ~np.isfinite(projected).all(1)
+        if bad.any():  # on pixels without weight anything may be
+            projected[bad] = np.where(self.used, flat[bad], 0) @ self._projector
         good = np.isfinite(projected).all(1)
         out = np.full(projected.shape, np.nan)
         out[good] = nonnegative(self.gram, projected[good])
@@ -63,7 +64,7 @@ def nnls_traces(frames, footprints, weight=None):
     return Demixer(footprints, weight)(frames)
 
 
-def nonnegative(gram, projected, tolerance=1e-9, n_sweep=100):
+def nonnegative(gram, projected, tolerance=1e-8, n_sweep=20):
     """x >= 0 that minimises x' gram x / 2 - projected' x, for every row of projected (T, component).
 
     Starts from the unconstrained solution, cut at zero, and goes on by coordinate descent until no coordinate
@@ -86,15 +87,17 @@ def nonnegative(gram, projected, tolerance=1e-9, n_sweep=100):
 def _descend(gram, projected, x, tolerance, n_sweep):
     """Coordinate descent on x, in place; True when it has converged. gram has ones on its diagonal."""
     gradient = gram @ x - projected
+    largest = x.max()
     for _ in range(n_sweep):
-        largest, change = 0.0, 0.0
+        change, small = 0.0, 0.1 * tolerance * largest
+        largest = 0.0
         for k in range(len(gram)):
-            new = max(0.0, x[k] - gradient[k])
-            step = new - x[k]
-            if step != 0:
-                x[k] = new
+            step = max(0.0, x[k] - gradient[k]) - x[k]
+            if abs(step) > small:
+                x[k] += step
                 gradient += step * gram[k]
-            largest, change = max(largest, new), max(change, abs(step))
+                change = max(change, abs(step))
+            largest = max(largest, x[k])
         if change <= tolerance * largest:
             return True
     return False

@@ -12,6 +12,8 @@ from inverseflow.core.progress import progress
 
 from .demix import nnls_traces  # noqa: F401
 
+_DARK = 1e-7  # of the brightest pixel: rounding, and numbers so small that they slow products down
+
 # ---------------------------------------------------------------- masks and footprints
 
 
@@ -58,7 +60,8 @@ def _project(A, volumes):
     like = next(buffer for buffer in A.buffers() if buffer.is_floating_point())
     with torch.no_grad():
         frames = A(torch.from_numpy(volumes).to(like))
-    return frames.clamp_min(0).float().cpu().numpy()
+    frames = frames.clamp_min(0).float().cpu().numpy()
+    return np.where(frames > _DARK * frames.max((1, 2), keepdims=True), frames, 0)
 
 
 def mask_traces(volume, masks):
