@@ -21,8 +21,8 @@ def frame_tables(index, n, size_x):
     index : of filter_bank.channels; n size_x : width of a frame.
     Returns (corner, take, weight) to split and (give, weight, place) to merge:
     corner (4 q) : where the mirror images lie, seen from the lenslet's first pixel
-    take (channel) : which of the four classes of the quarter (4 q) are channels
-    give (4 q) : channel within its class, with weight zero where there is none
+    take (channel) : which of the four classes of the quarter (4 q) it is, to be scaled by weight (channel)
+    give (4 q) : channel within its class, to be scaled by weight (4 q), zero where there is none
     place (n n) : which mirror image of which place (4 q) a pixel is
     """
     half = n - n // 2
@@ -32,11 +32,12 @@ def frame_tables(index, n, size_x):
     corner = np.concatenate([i * width + j for i in (y, far_y) for j in (x, far_x)])
     once = np.where(far_y == y, 1.0, _HALF) * np.where(far_x == x, 1.0, _HALF)
     twice = np.where(far_y == y, 0.5, _HALF) * np.where(far_x == x, 0.5, _HALF)  # its own mirror image
-    take, give, weight = [], np.zeros((4, quarter), np.int64), np.zeros((4, quarter))
+    take, scale, give, weight = [], [], np.zeros((4, quarter), np.int64), np.zeros((4, quarter))
     for c, positions in enumerate(index):
         i, j = positions // n, positions % n
         q = np.minimum(i, n - 1 - i) * half + np.minimum(j, n - 1 - j)
         take.append(c * quarter + q)
+        scale.append(twice[q])
         give[c, q] = np.arange(len(q))
         weight[c, q] = once[q]
     place = np.empty((n, n), np.int64)
@@ -46,7 +47,7 @@ def frame_tables(index, n, size_x):
     corner, take, give, place = (
         a.astype(np.uint32).reshape(-1) for a in (corner, np.concatenate(take), give, place)
     )
-    return (corner, take, twice), (give, weight.reshape(-1), place)
+    return (corner, take, np.concatenate(scale)), (give, weight.reshape(-1), place)
 
 
 @_jit
@@ -68,7 +69,7 @@ def _butterflies(e, quarter):
 def split_frames(images, first, corner, take, weight, channels):
     """Frames (t, 1, Ly, n, Lx, n) to channels."""
     n_time, _, size_y, n, size_x, _ = images.shape
-    flat, quarter, places = images.reshape(-1), len(weight), size_y * size_x * n_time
+    flat, quarter, places = images.reshape(-1), len(corner) // 4, size_y * size_x * n_time
     e = np.empty(4 * quarter, images.dtype)
     for y in range(size_y):
         for x in range(size_x):
@@ -78,14 +79,11 @@ def split_frames(images, first, corner, take, weight, channels):
                     e[k] = tile[corner[k]]
                 _butterflies(e, quarter)
                 for c in range(4):
-                    part = e[c * quarter :]
-                    for q in range(quarter):
-                        part[q] *= weight[q]
                     count = first[c + 1] - first[c]
                     at = places * first[c] + ((y * size_x + x) * n_time + t) * count
-                    out, which = channels[at : at + count], take[first[c] :]
+                    out, which, scale = channels[at : at + count], take[first[c] :], weight[first[c] :]
                     for j in range(count):
-                        out[j] = e[which[j]]
+                        out[j] = e[which[j]] * scale[j]
 
 
 @_jit

@@ -57,7 +57,8 @@ class LensletSpectra(torch.nn.Module):
         self.flat_index = np.concatenate(self.index).astype(np.uint32)
         self.tables = lenslet_kernels.frame_tables(self.index, self.n, lenslets[1])
         for axis, length, size in zip("yx", lengths, lenslets):
-            self.register_buffer(f"basis_{axis}", filter_bank.trigonometry(length, size, first).to(dtype))
+            basis = filter_bank.trigonometry(length, size, first).to(dtype)
+            self.register_buffer(f"basis_{axis}", basis, persistent=False)
         for name, values in (("taken", np.concatenate(self.index)), ("swapped", self._swapped())):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 

@@ -36,7 +36,8 @@ class LightField(LinearOperator):
 
     Shapes: x (time, Z, P (Ly + 2 margin), P (Lx + 2 margin)) in photons per voxel -> y (time, N Ly, N Lx) in
     photons per pixel. Raises ValueError for what does not fit, MemoryError when the matrices do not. After
-    `.to(device)` it computes there. Threads may use one operator at once.
+    `.to(device)` it computes there. Threads may use one operator at once; each keeps a workspace until it ends,
+    at most twice BLOCK_BYTES unless one frame needs more. A state_dict does not hold the operator.
     """
 
     def __init__(self, psf, lenslets, margin=0, pupil=None, dtype=torch.float32, memory_mb=None):
@@ -71,10 +72,11 @@ class LightField(LinearOperator):
             filter_bank.matrices(
                 psf, self.volume.index, self.frame.index, self.lengths, reach, self.swap, dtype
             ),
+            persistent=False,
         )
         partial = pupil is not None and (used & ~np.asarray(pupil, bool)).any()
         mask = torch.as_tensor(np.asarray(pupil, bool)).to(dtype).tile(grid) if partial else None
-        self.register_buffer("pupil", mask)
+        self.register_buffer("pupil", mask, persistent=False)
 
     @property
     def nbytes(self):

@@ -147,6 +147,7 @@ def test_copies_are_the_same_operator():
     for other in (copy.deepcopy(A), pickle.loads(pickle.dumps(A))):
         assert torch.equal(other(x), A(x))
         assert torch.equal(other.A_adjoint(A(x)), A.A_adjoint(A(x)))
+    assert not A.state_dict() and not list(A.parameters())
 
 
 def test_threads_share_an_operator():
