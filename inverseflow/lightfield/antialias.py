@@ -44,13 +44,18 @@ def lanczos_matrix(n, width):
 
 
 class AntiAlias:
-    """Smooths volumes (T, Z, Y, X) along y and x with the filter of each depth; even volumes stay even."""
+    """Smooths volumes (T, Z, Y, X) along y and x with the filter of each depth; even volumes stay even.
 
-    def __init__(self, optics, shape_yx, dtype=torch.float32):
+    optics : Optics; shape_yx : of the volumes; like : a tensor of their dtype and device.
+    """
+
+    def __init__(self, optics, shape_yx, like=None):
         widths = filter_widths(optics)
         self.depths = [z for z, width in enumerate(widths) if width > 1]
         self.along_y, self.along_x = (
-            torch.stack([lanczos_matrix(n, widths[z]) for z in self.depths] or [torch.eye(n)]).to(dtype)
+            torch.stack([lanczos_matrix(n, widths[z]) for z in self.depths] or [torch.eye(n)]).to(
+                torch.empty(0) if like is None else like
+            )
             for n in shape_yx
         )
 

@@ -17,6 +17,7 @@ import zarr
 
 from inverseflow.core.progress import progress
 from inverseflow.core.stores import resumable
+from inverseflow.core.training import device
 
 from .operator import LightField
 from .psf import Psf
@@ -118,7 +119,8 @@ def _check(method, calibration, optics, network):
 
 @dataclass(eq=False)
 class Blocks:
-    """Reconstructs blocks of frames; the first block in each process builds operator and network."""
+    """Reconstructs blocks of frames; the first block in each process builds operator and network,
+    on the GPU where there is one."""
 
     movie: object
     calibration: object
@@ -138,11 +140,13 @@ class Blocks:
                 psf, calibration, s = _psf(self.psf), self.calibration, self.settings
                 dtype = getattr(torch, s.dtype)
                 A = LightField(psf, calibration.lenslets, s.margin_lenslets, calibration.pupil, dtype)
+                A = A.to(device())
                 network, self._card = self.network, None
                 if isinstance(network, (str, os.PathLike)):
                     from .networks import load_network
 
                     network, self._card = load_network(network, psf.optics)
+                network = network.to(device()) if hasattr(network, "to") else network
                 self._task = Task(A, s, network, calibration.trust, psf.optics)
             return self._task
 
@@ -168,10 +172,10 @@ class Blocks:
         residual = np.full(end - first, np.nan, np.float32)
         score = residual.copy()
         if good.any():
-            y = torch.from_numpy(self.calibration.rectify(frames[good])).to(task.like.dtype)
+            y = torch.from_numpy(self.calibration.rectify(frames[good])).to(task.like)
             y = torch.where(task.weight > 0, y, 0)
             x = reconstruct(self.method, task, y, self.settings)
-            volume[good], residual[good] = x.numpy(), relative_residual(task, x, y).numpy()
+            volume[good], residual[good] = x.cpu().numpy(), relative_residual(task, x, y).cpu().numpy()
             score[good] = self._score(x, y)
         keep = self.settings.keep_every
         if keep:

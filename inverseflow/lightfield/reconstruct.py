@@ -56,7 +56,7 @@ class Task:
     def smooth(self):
         if self.optics is None:
             raise ValueError("method rl_aa: expected the optics of the frames, got none")
-        return AntiAlias(self.optics, self.A.in_shape[1:], self.like.dtype)
+        return AntiAlias(self.optics, self.A.in_shape[1:], self.like)
 
     @cached_property
     def prepared(self):
