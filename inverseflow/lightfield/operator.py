@@ -36,8 +36,8 @@ class LightField(LinearOperator):
 
     Shapes: x (time, Z, P (Ly + 2 margin), P (Lx + 2 margin)) in photons per voxel -> y (time, N Ly, N Lx) in
     photons per pixel. Raises ValueError for what does not fit, MemoryError when the matrices do not. After
-    `.to(device)` it computes there. Threads may use one operator at once; each keeps a workspace until it ends,
-    at most twice BLOCK_BYTES unless one frame needs more. A state_dict does not hold the operator.
+    `.to(device)` it computes there. Threads may use one operator at once; each keeps a workspace until it
+    ends, at most twice BLOCK_BYTES unless one frame needs more. A state_dict does not hold the operator.
     """
 
     def __init__(self, psf, lenslets, margin=0, pupil=None, dtype=torch.float32, memory_mb=None):
