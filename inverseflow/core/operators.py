@@ -8,7 +8,7 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def forward(x, operator, adjoint):
-        return (operator.apply_adjoint if adjoint else operator.apply)(x)
+        return (operator.multiply_adjoint if adjoint else operator.multiply)(x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -26,7 +26,7 @@ class _Apply(torch.autograd.Function):
 class LinearOperator(torch.nn.Module):
     """A linear map and its exact adjoint; the first axis of what they take and give is the batch.
 
-    A subclass defines `apply` and `apply_adjoint`, without gradients: `A`, `A_adjoint` and `operator(x)` are
+    A subclass defines `multiply` and `multiply_adjoint`, without gradients: `A`, `A_adjoint` and `operator(x)` are
     made from them (the names of deepinv). Neither scales, clips or adds anything.
 
     Parameters
@@ -40,10 +40,10 @@ class LinearOperator(torch.nn.Module):
         super().__init__()
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
 
-    def apply(self, x):
+    def multiply(self, x):
         raise NotImplementedError
 
-    def apply_adjoint(self, y):
+    def multiply_adjoint(self, y):
         raise NotImplementedError
 
     def forward(self, x):

@@ -93,10 +93,10 @@ class LightField(LinearOperator):
                 + (", take float32" if dtype == torch.float64 else "")
             )
 
-    def apply(self, x):
+    def multiply(self, x):
         return self._project(x, self.volume, self.frame, self.matrices.transpose(1, 2), self.out_shape)
 
-    def apply_adjoint(self, y):
+    def multiply_adjoint(self, y):
         return self._project(y, self.frame, self.volume, self.matrices, self.in_shape)
 
     def _project(self, data, source, target, matrices, out_shape):

@@ -16,10 +16,10 @@ class Dense(LinearOperator):
         super().__init__((2, 3), (4,))
         self.register_buffer("matrix", matrix)
 
-    def apply(self, x):
+    def multiply(self, x):
         return x.flatten(1) @ self.matrix.T
 
-    def apply_adjoint(self, y):
+    def multiply_adjoint(self, y):
         return (y @ self.matrix).unflatten(1, self.in_shape)
 
 
@@ -57,6 +57,13 @@ def test_a_loss_has_the_gradient_of_least_squares(dense):
     y = torch.randn(1, 4, dtype=torch.float64)
     (0.5 * (dense(x) - y).square().sum()).backward()
     assert torch.allclose(x.grad, dense.A_adjoint(dense(x) - y).detach())
+
+
+def test_it_is_a_module_like_others(dense):
+    """Such as a part of a network that is initialised by `network.apply`."""
+    seen = []
+    torch.nn.Sequential(dense).apply(seen.append)
+    assert dense in seen
 
 
 def test_no_graph_is_kept_where_none_is_needed(dense):
