@@ -50,6 +50,7 @@ class LightField(LinearOperator):
             )
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+        margin = int(margin)
         wide = tuple(s + 2 * margin for s in grid)
         super().__init__((n_depth, p * wide[0], p * wide[1]), (n * grid[0], n * grid[1]))
         used = _symmetric(pupil, n)
