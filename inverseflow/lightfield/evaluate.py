@@ -196,12 +196,12 @@ def trace_rows(out, table, traces, simulated, settings):
     out.add_many("calcium_correlation", metrics.correlations(calcium, true))
     smooth = running_mean(events, 3), running_mean(spikes, 3)
     out.add_many("event_correlation", metrics.correlations(*smooth))
-    out.add_many("trace_gain", _slopes(true, dff), statistic=np.median)
+    out.add_many("trace_gain", slopes(true, dff), statistic=np.median)
     snr, _ = one_spike_snr(dff, spikes, float(simulated.attrs["frame_ms"]))
     out.add_many("one_spike_snr", snr, statistic=np.median)
 
 
-def _slopes(x, y):
+def slopes(x, y):
     """Least-squares slope of each row of y over that of x; NaN where x is constant."""
     good = np.isfinite(x) & np.isfinite(y)
     x, y = (np.where(good, a, np.nan) for a in (x, y))
