@@ -1,7 +1,7 @@
 """Resample camera frames so that every lenslet owns N x N pixels: exact areas, one linear map, no clipping.
 
 A rectified pixel collects the light of its own area of the camera frame: the counts of the camera pixels are
-interpolated (linearly or with Keys' cubic) and integrated over the square. Its weights are products of one
+interpolated (linearly or by cubics) and integrated over the square. Its weights are products of one
 row weight and one column weight, integrals of the interpolation kernel, so the sum of the light is kept up
 to the tilt of the squares (a relative error of the order of rotation squared).
 """
@@ -44,8 +44,7 @@ class Resampler:
         self.place = np.clip(place, 0, STEPS - 1).reshape(-1, 2).astype(np.int16)
         offset = (np.arange(STEPS) + 0.5) / STEPS - reach  # of the first camera pixel from the centre
         tap = offset[:, None] + np.arange(n_tap)
-        weight = _integral(half - tap, order) - _integral(-half - tap, order)
-        self.table = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+        self.table = _weights(tap, half, order).astype(np.float32)
         self.jacobian = self.area.astype(np.float32).ravel()
 
     def __call__(self, frames):
@@ -94,16 +93,35 @@ def pixel_places(grid, n_pixel):
     return at, np.abs(vv * uu - vu * uv)
 
 
+def _weights(tap, half, order):
+    """(..., taps) weights of camera pixels at `tap` from the centre of an interval from -half to half; sum 1.
+
+    Cubic weights keep parabolas, and take back what a camera pixel blurs by collecting its area: the smallest
+    change is made that gives them the moments 1, 0 and (4 half^2 - 1) / 12.
+    """
+    weight = _integral(half - tap, order) - _integral(-half - tap, order)
+    weight /= weight.sum(axis=-1, keepdims=True)
+    if order == 3:
+        powers = np.stack([tap**0, tap, tap**2], axis=-2)
+        missing = np.array([1, 0, (4 * half**2 - 1) / 12]) - (powers @ weight[..., None])[..., 0]
+        window = np.clip(1 - np.abs(tap) / (2 + half), 0, None)[..., None, :] ** 2
+        change = np.linalg.solve((powers * window) @ powers.swapaxes(-1, -2), missing[..., None])
+        weight += ((powers * window).swapaxes(-1, -2) @ change)[..., 0]
+    return weight
+
+
 def _integral(x, order):
-    """Integral of the interpolation kernel from 0 to x: the hat (order 1) or Keys' cubic with a = -1/2."""
+    """Integral of the interpolation kernel from 0 to x: the hat (order 1), or a cubic of Keys' family.
+
+    Its parameter -13/16 gives the cubic the second moment -1/12, against the 1/12 of the area of a pixel.
+    """
     t = np.abs(np.asarray(x, float))
     if order == 1:
         t = np.minimum(t, 1)
-        value = t - t**2 / 2
-    else:
-        a, b = np.minimum(t, 1), np.clip(t, 1, 2)
-        value = 0.375 * a**4 - (2.5 / 3) * a**3 + a
-        value += (-0.125 * b**4 + (2.5 / 3) * b**3 - 2 * b**2 + 2 * b) - (-0.125 + 2.5 / 3)
+        return np.sign(x) * (t - t**2 / 2)
+    a, near, far = -13 / 16, np.minimum(t, 1), np.clip(t, 1, 2)
+    value = (a + 2) / 4 * near**4 - (a + 3) / 3 * near**3 + near
+    value += a * (far**4 / 4 - 5 * far**3 / 3 + 4 * far**2 - 4 * far + 17 / 12)
     return np.sign(x) * value
 
 
