@@ -3,8 +3,8 @@
 85 neurons in 115 x 115 x 88 um (73,000 per mm3) of scattering tissue with neuropil under a 25x/1.0
 light-field microscope (23 x 23 lenslets of 13 pixels, 11 depths), 15 photons per pixel in the brightest
 tenth, 500 frames of 20 ms, spikes of 1 Hz through the kinetics of jGCaMP8f. Drawn on a finer grid than the
-reconstruction's (5 voxels per lenslet and 4 um against 3 and 8 um), with the same wave optics: an error of the
-PSF itself is no part of this. Seeds that no setting was chosen on.
+reconstruction's (5 voxels per lenslet and 4 um against 3 and 8 um), with the same wave optics: an error of
+the PSF itself is no part of this. Seeds that no setting was chosen on.
 
 "true light fields": least squares of the frames on the neurons' own light fields, through the tissue, and
 the true background: nothing linear knows more. "true masks": on the light fields that the microscope without

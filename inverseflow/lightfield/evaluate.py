@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sparse
 from scipy.optimize import linear_sum_assignment
 
 from inverseflow.core import metrics
@@ -17,6 +18,7 @@ from .beads import bead_depths, bead_frames, bead_widths
 from .crosstalk import crosstalk, one_spike_snr, responses
 from .demix import Demixer, poisson_weight
 from .detect_neurons import PLACE, read_volume, voxel_axes
+from .scene import Grid
 from .traces import footprints, mask_traces, neuropil_background, running_mean
 from .truth_volume import best_shift, overlap, resample_truth
 
@@ -114,14 +116,14 @@ def file_truth_rows(out, volumes, optics, path, voxel_um, settings):
 
 def volume_rows(out, volumes, optics, simulated):
     """Volumes against the simulated sample, frame by frame where they are kept, else their mean over time."""
-    um3 = _voxel_um3(optics)
-    masks = simulated["masks"].values
-    light = (simulated["brightness"].values[:, None] * simulated["dff"].values).astype(np.float32)
     rest, gain = simulated["volume"].values, simulated.attrs["gain"]
     shape = rest.shape
+    masks = true_masks(simulated, range(simulated.sizes["neuron"]), shape).T
+    light = simulated["brightness"].values[:, None] * simulated["dff"].values
+    um3 = Grid.of(optics, (1, 1)).voxel_um3[:, None, None]
 
-    def at(dff_light):
-        return gain * (rest + np.tensordot(dff_light, masks, 1) * um3)
+    def at(more):
+        return gain * (rest + (masks @ more).reshape(shape) * um3)
 
     if "volume" in volumes:
         stack = volumes["volume"]
@@ -135,12 +137,6 @@ def volume_rows(out, volumes, optics, simulated):
     else:
         pairs = [(_inside(volumes["mean"].values, shape), at(light.mean(1)))]
     _compare(out, pairs)
-
-
-def _voxel_um3(optics):
-    from .scene import Grid
-
-    return Grid.of(optics, (1, 1)).voxel_um3[:, None, None].astype(np.float32)
 
 
 def _inside(volume, shape):
@@ -224,15 +220,17 @@ def crosstalk_rows(out, task, optics, volumes, simulated, settings):
     from .reconstruct import reconstruct
 
     inside = np.flatnonzero(simulated["in_frame"].values)
-    masks = _with_margin(simulated["masks"].values[inside], volumes["mean"].shape)
-    visible = masks.any((1, 2, 3))
+    masks = true_masks(simulated, inside, volumes["mean"].shape)
+    visible = masks.sum(1) > 0
     inside, masks = inside[visible], masks[visible]
     if not len(inside):
         return
-    gain = simulated.attrs["gain"]
-    brightness, centre = simulated["brightness"].values, simulated["centre_um"].values[inside]
-    stored = simulated["footprints"].values
-    frame0 = gain * (simulated["background"].values + np.tensordot(brightness.astype(np.float32), stored, 1))
+    gain, brightness = simulated.attrs["gain"], simulated["brightness"].values
+    centre, stored = simulated["centre_um"].values[inside], simulated["footprints"]
+    frame0 = simulated["background"].values.astype(float)
+    for i in range(len(brightness)):
+        frame0 += brightness[i] * stored[i].values
+    frame0 = (gain * frame0).astype(np.float32)
     lit = gain * brightness[inside], stored[inside]
     n = min(len(inside), settings.max_perturbed)
     chosen = np.sort(np.random.default_rng(settings.seed).choice(len(inside), n, replace=False))
@@ -257,12 +255,12 @@ def crosstalk_rows(out, task, optics, volumes, simulated, settings):
                 out.add(prefix + name, value, "1", count, spread)
 
 
-def _with_margin(masks, shape):
-    """Masks over the frame as masks over a volume with a margin around it."""
-    if masks.shape[1:] == tuple(shape):
-        return masks
-    around = [(0, 0)] + [((n - m) // 2,) * 2 for n, m in zip(shape, masks.shape[1:])]
-    return np.pad(masks, around)
+def true_masks(simulated, neurons, shape):
+    """Sparse masks (neuron, voxel) of the simulated sample in volumes of `shape`, with a margin or not."""
+    stored = simulated["masks"]
+    around = [((n - m) // 2,) * 2 for n, m in zip(shape, stored.shape[1:])]
+    rows = [sparse.csr_array(np.pad(stored[int(i)].values, around).reshape(1, -1)) for i in neurons]
+    return sparse.vstack(rows, format="csr") if rows else sparse.csr_array((0, int(np.prod(shape))))
 
 
 # ---------------------------------------------------------------- beads
