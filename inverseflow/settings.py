@@ -54,7 +54,7 @@ class Config(Settings):
     )
     slurm: SlurmSettings = setting(SlurmSettings, "Dask workers as SLURM jobs")
     gpu: int = setting(
-        0, "GPUs that jobs which can use one (training of networks) ask a cluster for", ge=0, le=8
+        0, "GPUs that jobs which can use one (networks, light-field volumes) ask a cluster for", ge=0, le=8
     )
     maxrf: MaxrfSettings | None = setting(None, "MA-XRF: scans to element maps")
     lightfield: LightfieldSettings | None = setting(None, "light-field microscopy: movies to volumes, traces")

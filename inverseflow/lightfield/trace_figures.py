@@ -19,32 +19,32 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
 
     Parameters
     ----------
-    statistic : DataArray (z, y, x), coordinates in um: what the neurons were found on; its largest values along z
-        are the ground of the map
+    statistic : DataArray (z, y, x), coordinates in um: what the neurons were found on; its largest values
+        along z are the ground of the map
     neurons : DataFrame with z_um, y_um, x_um, radius_um, a row per neuron
     dff, events : DataArray (neuron, time), time in ms; events may be None
     rank : (neuron,) values, the largest are drawn first; the spread of dF/F when left out
 
-    Numbers on the map are rows of the table, counted from 0, and name the traces. Without neurons, a picture that
-    says so.
+    Numbers on the map are rows of the table, counted from 0, and name the traces. Without neurons, a picture
+    that says so.
     """
     n = len(neurons)
     dff_values = np.asarray(dff.values, float)
     if rank is None:
-        rank = np.nanstd(dff_values, 1) if n else np.zeros(0)
+        rank = np.nan_to_num(dff_values).std(1)
     shown = np.argsort(-np.nan_to_num(np.asarray(rank, float), nan=-np.inf), kind="stable")[:_N_TRACE]
     height = max(_MAP_IN, 0.42 * len(shown)) + 1.45
     fig = new_figure(0.8 + _MAP_IN + 1.3 + 7.6, height)
     _map(fig, statistic, neurons, shown, height)
     left = 0.8 + _MAP_IN + 1.75
     ax = add_axes(fig, left, 0.65, 6.3, height - 1.45)
-    seconds = np.asarray(dff["time"].values, float) / 1000
-    in_time = dff["time"].attrs.get("units", "ms") == "ms"
+    in_ms = dff["time"].attrs.get("units", "ms") == "ms"
+    at = np.asarray(dff["time"].values, float) / (1000 if in_ms else 1)
     values = dff_values[shown]
     step = _step(values)
     for place, (number, trace) in enumerate(zip(shown, values)):
         level = -place * step
-        ax.plot(seconds, trace + level, color="#1d2430", lw=0.8)
+        ax.plot(at, trace + level, color="#1d2430", lw=0.8)
         ax.text(
             -0.008,
             level,
@@ -58,15 +58,13 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
             found = np.nan_to_num(np.asarray(events.values[number], float))
             strong = found > _EVENT_SHARE * found.max() if found.max() > 0 else np.zeros(found.size, bool)
             marks = np.full(strong.sum(), level - 0.22 * step)
-            ax.plot(seconds[strong], marks, "|", color="#D55E00", ms=5, mew=1)
+            ax.plot(at[strong], marks, "|", color="#D55E00", ms=5, mew=1)
     ax.set_yticks([])
     for side in ("top", "left", "right"):
         ax.spines[side].set_visible(False)
-    ax.set_xlabel("time (s)" if in_time else "time (thousand frames)")
+    ax.set_xlabel("time (s)" if in_ms else "frame")
     if len(shown):
-        ax.set_ylim(
-            -(len(shown) - 0.4) * step, max(1.1 * np.nanmax(values[0]), step) if values.size else step
-        )
+        ax.set_ylim(-(len(shown) - 0.4) * step, max(1.1 * np.nan_to_num(values[0]).max(), step))
         size = _round(step)
         ax.plot(
             [1.015, 1.015],
@@ -95,8 +93,8 @@ def _map(fig, statistic, neurons, shown, height):
     wide, high = _MAP_IN * (np.ptp(x) + dx) / across, _MAP_IN * (np.ptp(y) + dy) / across
     bottom = height - 0.8 - high
     ax = add_axes(fig, 0.8, bottom, wide, high)
-    ground = np.nanmax(np.asarray(statistic.values, float), 0)
-    limit = float(np.nanpercentile(ground, 99.5)) or 1.0
+    ground = np.nan_to_num(np.fmax.reduce(np.asarray(statistic.values, float), 0))
+    limit = float(np.percentile(ground, 99.5)) or 1.0
     extent = (x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2)
     ax.imshow(ground, extent=extent, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
     depth = Normalize(float(z.min()), float(z.max()) if np.ptp(z) else float(z.min()) + 1)
@@ -115,11 +113,10 @@ def _map(fig, statistic, neurons, shown, height):
 
 
 def _step(values):
-    """Distance between stacked traces: most of the range of a typical one."""
-    if not values.size:
-        return 1.0
-    range_ = np.nanpercentile(values, 99.5, axis=1) - np.nanpercentile(values, 5, axis=1)
-    return float(np.nanmedian(range_)) * 1.1 or 1.0
+    """Distance between stacked traces: most of the range of a typical one; 1 when there is none."""
+    known = [trace[np.isfinite(trace)] for trace in values]
+    ranges = [np.subtract(*np.percentile(trace, (99.5, 5))) for trace in known if trace.size]
+    return 1.1 * float(np.median(ranges)) if ranges and np.median(ranges) > 0 else 1.0
 
 
 def _round(value):

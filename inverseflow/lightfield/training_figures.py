@@ -25,9 +25,9 @@ _COL_IN, _ROW_IN, _SAMPLE_IN = 3.6, 2.45, 2.0
 def training_figure(card, path, title=""):
     """Draw the curves and the samples of a network's card.
 
-    card : dict with curves, {column: values} with a column step and one per quantity (a quantity on held-out data
-        has the same name behind "held_out_"), and samples, {"<name>_z" or "<name>_y": shape and bytes} of largest
-        values along an axis. Either may be missing.
+    card : dict with curves, {column: values} with a column step and one per quantity (a quantity on held-out
+        data has the same name behind "held_out_"), and samples, {"<name>_z" or "<name>_y": shape and bytes}
+        of largest values along an axis. Either may be missing.
     """
     curves, pictures = card.get("curves", {}), card.get("samples", {})
     columns = [n for n in curves if n != "step" and not n.startswith(_HELD_OUT)]

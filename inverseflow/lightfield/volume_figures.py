@@ -52,8 +52,8 @@ def _projections(fig, upper, lower, bar, volume):
     """Largest values along z on `upper`, along y on `lower`, with the colours of `upper`."""
     z, y, x = (_edges(volume[name].values) for name in "zyx")
     values = np.asarray(volume.values, float)
-    along_z, along_y = np.nanmax(values, 0), np.nanmax(values, 1)
-    limit = float(np.nanpercentile(along_z, _HIGH)) or 1.0
+    along_z, along_y = np.fmax.reduce(values, 0), np.fmax.reduce(values, 1)  # NaN only where all are
+    limit = float(np.percentile(np.nan_to_num(along_z), _HIGH)) or 1.0
     options = dict(cmap="inferno", vmin=0, vmax=limit, interpolation="nearest", aspect="auto")
     image = upper.imshow(along_z, extent=(*x, *y[::-1]), **options)
     lower.imshow(along_y[::-1], extent=(*x, *z), **options)  # z upwards

@@ -17,19 +17,17 @@ with job(snakemake) as run:
     calibration_figure(Calibration.load(run.input.calibration), run.output.calibration, title)
     methods = run.params.methods
     stores = {method: open_store(path) for method, path in zip(methods, run.input.volumes)}
-    rows = {"mean over time": {method: store["mean"] for method, store in stores.items()}}
-    if run.input.movie:
-        rows["mean over time"] = {"truth, at rest": open_store(run.input.movie)["volume"]} | rows[
-            "mean over time"
-        ]
-    if all(store.sizes["time"] > 1 for store in stores.values()):
+    truth = {"truth, at rest": open_store(run.input.movie)["volume"]} if run.input.movie else {}
+    rows = {"mean over time": truth | {method: store["mean"] for method, store in stores.items()}}
+    ground = "std" if all(store.sizes["time"] > 1 for store in stores.values()) else "mean"
+    if ground == "std":
         rows["standard deviation over time"] = {method: store["std"] for method, store in stores.items()}
     volume_figure(rows, run.output.volumes, title)
     for method, table, file, picture in zip(methods, run.input.neurons, run.input.traces, run.output.traces):
         neurons = pd.read_csv(table)
         with xr.open_dataset(file) as traces:
             trace_figure(
-                stores[method]["std"],
+                stores[method][ground],
                 neurons,
                 traces["dff"],
                 traces["events"],

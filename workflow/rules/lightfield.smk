@@ -152,6 +152,7 @@ rule lightfield_infer:
     resources:
         mem_mb=memory(3000),
         runtime=240,
+        gpu=CONFIG.gpu,
     params:
         code=code("lightfield/infer.py"),
         reader=movie_reader,
