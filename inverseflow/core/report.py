@@ -123,21 +123,31 @@ def metrics_table(metrics):
     """The tidy measures as people print them: a row per sample and measure, a column per method.
 
     metrics: DataFrame with METRIC_COLUMNS. Cells are texts, "value" or "value ± spread"; a measure that a
-    method lacks is empty. The order of samples, measures and methods is that of the rows.
+    method lacks is empty. Where the methods have different n, their range stands there. The order of samples,
+    measures and methods is that of the rows.
     """
-    keys = ["sample", "metric", "unit", "n"]
+    keys = ["sample", "metric", "unit"]
     table = metrics.astype({"unit": object, "n": object})
-    table[["unit", "n"]] = table[["unit", "n"]].map(lambda v: "" if _is_missing(v) else show(v))
+    table["unit"] = table["unit"].map(lambda v: "" if _is_missing(v) else show(v))
     methods = list(dict.fromkeys(table["method"].astype(str)))
-    rows = {}
+    rows, counts = {}, {}
     for row in table.itertuples():
-        cells = rows.setdefault(tuple(getattr(row, k) for k in keys), {})
+        key = tuple(getattr(row, k) for k in keys)
         spread = "" if _is_missing(row.spread) else f" ± {float(row.spread):.2g}"
-        cells[str(row.method)] = show(row.value) + spread
+        rows.setdefault(key, {})[str(row.method)] = show(row.value) + spread
+        counts.setdefault(key, []).extend([] if _is_missing(row.n) else [row.n])
     samples = list(dict.fromkeys(table["sample"]))
     order = sorted(rows, key=lambda k: samples.index(k[0]))
-    records = [dict(zip(keys, key)) | {m: rows[key].get(m, "") for m in methods} for key in order]
-    return pd.DataFrame(records, columns=[*keys, *methods])
+    records = [
+        dict(zip(keys, key)) | {"n": _range(counts[key])} | {m: rows[key].get(m, "") for m in methods}
+        for key in order
+    ]
+    return pd.DataFrame(records, columns=[*keys, "n", *methods])
+
+
+def _range(values):
+    """One number, or the least and the greatest, as text."""
+    return " – ".join(dict.fromkeys(show(f(values)) for f in (min, max))) if values else ""
 
 
 def show(value):

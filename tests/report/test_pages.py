@@ -68,6 +68,8 @@ def test_measures_have_a_row_each_and_a_column_per_method(run):
         ["one", "speed", "spectra/s", "1", "51234", ""],
         ["two", "relRMSE", "1", "", "0.5", ""],
     ]
+    metrics.loc[metrics["method"] == "usual", "n"] = 12
+    assert metrics_table(metrics)["n"][0] == "12 – 30"
 
 
 @pytest.mark.parametrize(
