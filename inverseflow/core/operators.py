@@ -26,8 +26,8 @@ class _Apply(torch.autograd.Function):
 class LinearOperator(torch.nn.Module):
     """A linear map and its exact adjoint; the first axis of what they take and give is the batch.
 
-    A subclass defines `multiply` and `multiply_adjoint`, without gradients: `A`, `A_adjoint` and `operator(x)`
-    are made from them (the names of deepinv). Neither scales, clips or adds anything.
+    A subclass defines `multiply` and `multiply_adjoint`, without gradients; `A`, `A_adjoint` and calling it
+    are made from them (names of deepinv). Neither scales, clips or adds anything.
 
     Parameters
     ----------
