@@ -12,7 +12,7 @@ from inverseflow.lightfield.lenslet_spectra import LensletSpectra, workspace
 
 BLOCK = 16  # frames that are projected at once, if that takes no more than
 BLOCK_BYTES = 400e6
-_COLUMN_BYTES = 2**20  # of the columns of one matrix product: they stay in the cache
+_COLUMN_BYTES = 2**22  # of the columns of one matrix product: they stay in the cache
 
 
 class LightField(LinearOperator):
