@@ -10,6 +10,7 @@ SM     := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(abspath $(BIN)):$(PATH)
 # One invocation per stage: an anchor that came out the same ends the rerun there.
 STAGES := fingerprints summaries calibrations models detections reconstructions traces all
+BENCHES := fri maxrf known scale lightfield lightfield_movie lightfield_real lightfield_traces lightfield_nets calcium
 
 run: $(VENV)/.done
 	set -e; for stage in $(STAGES); do $(SM) $$stage; done
@@ -24,8 +25,8 @@ test: $(VENV)/.done
 	$(SM) --lint
 	$(BIN)/python -m pytest -q
 
-bench: $(VENV)/.done .peers/pymca/.done
-	set -e; for name in fri maxrf known scale; do $(BIN)/python -m benchmarks.$$name; done
+bench: $(VENV)/.done .peers/pymca/.done .peers/pyolaf/.done
+	set -e; for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.core tables
 
 env: $(VENV)/.done
