@@ -4,13 +4,15 @@ import matplotlib
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.patches import Circle
+from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 
 _N_TRACE = 16
 _MAP_IN = 4.6
+_SIDE_IN = 2.6  # highest side view
+_GROUNDS = {"std": "the standard deviation over time", "mean": "the mean over time", None: "the volume"}
 _EVENT_SHARE = 0.15  # of the largest event of a neuron, below which no mark is drawn
 
 
@@ -20,7 +22,7 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
     Parameters
     ----------
     statistic : DataArray (z, y, x), coordinates in um: what the neurons were found on; its largest values
-        along z are the ground of the map
+        along z and along y are the ground of the maps
     neurons : DataFrame with z_um, y_um, x_um, radius_um, a row per neuron
     dff, events : DataArray (neuron, time), time in ms; events may be None
     rank : (neuron,) values, the largest are drawn first; the spread of dF/F when left out
@@ -33,7 +35,7 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
     if rank is None:
         rank = np.nan_to_num(dff_values).std(1)
     shown = np.argsort(-np.nan_to_num(np.asarray(rank, float), nan=-np.inf), kind="stable")[:_N_TRACE]
-    height = max(_MAP_IN, 0.42 * len(shown)) + 1.45
+    height = max(_MAP_IN + 0.85 + _side_height(statistic), 0.42 * len(shown)) + 1.45
     fig = new_figure(0.8 + _MAP_IN + 1.3 + 7.6, height)
     _map(fig, statistic, neurons, shown, height)
     left = 0.8 + _MAP_IN + 1.75
@@ -75,7 +77,7 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
             clip_on=False,
         )
         ax.text(
-            1.025, -size / 2, f"ΔF/F\n{size:g}", transform=ax.get_yaxis_transform(), fontsize=9, va="center"
+            1.025, -size / 2, f"dF/F\n{size:g}", transform=ax.get_yaxis_transform(), fontsize=9, va="center"
         )
         what = "dF/F" if events is None else "dF/F, and events (marks)"
         ax.set_title(f"{what}: {len(shown)} of {n} neurons", fontsize=10, loc="left")
@@ -86,37 +88,58 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
 
 
 def _map(fig, statistic, neurons, shown, height):
-    """Largest values along z with a circle per neuron, coloured by depth."""
-    y, x, z = (np.asarray(statistic[name].values, float) for name in "yxz")
-    dy, dx = (abs(at[1] - at[0]) if at.size > 1 else 1.0 for at in (y, x))
-    across = max(np.ptp(x) + dx, np.ptp(y) + dy)
-    wide, high = _MAP_IN * (np.ptp(x) + dx) / across, _MAP_IN * (np.ptp(y) + dy) / across
+    """Largest values along z with a circle per neuron, coloured by depth; under it the same along y."""
+    z, y, x = (_edges(statistic[name].values) for name in "zyx")
+    wide, high = (_MAP_IN * np.ptp(at) / max(np.ptp(x), np.ptp(y)) for at in (x, y))
+    deep = _side_height(statistic)
     bottom = height - 0.8 - high
-    ax = add_axes(fig, 0.8, bottom, wide, high)
-    ground = np.nan_to_num(np.fmax.reduce(np.asarray(statistic.values, float), 0))
-    limit = float(np.percentile(ground, 99.5)) or 1.0
-    extent = (x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2)
-    ax.imshow(ground, extent=extent, cmap="gray", vmin=0, vmax=limit, interpolation="nearest")
-    depth = Normalize(float(z.min()), float(z.max()) if np.ptp(z) else float(z.min()) + 1)
-    colours = matplotlib.colormaps["plasma"]
+    above, side = add_axes(fig, 0.8, bottom, wide, high), add_axes(fig, 0.8, bottom - 0.12 - deep, wide, deep)
+    values = np.asarray(statistic.values, float)
+    along_z, along_y = (np.nan_to_num(np.fmax.reduce(values, axis)) for axis in (0, 1))
+    limit = float(np.percentile(along_z, 99.5)) or 1.0
+    options = dict(cmap="gray", vmin=0, vmax=limit, interpolation="nearest", aspect="auto")
+    above.imshow(along_z, extent=(*x, *y[::-1]), **options)
+    side.imshow(along_y, extent=(*x, *z[::-1]), **options)
+    depth, colours = Normalize(*z), matplotlib.colormaps["plasma"]
     for number, row in enumerate(neurons.itertuples()):
-        at = (row.x_um, row.y_um)
-        alpha = 1.0 if number in shown else 0.45
-        ax.add_patch(Circle(at, row.radius_um, fill=False, ec=colours(depth(row.z_um)), lw=1.3, alpha=alpha))
-        if number in shown:
-            name = ax.annotate(str(number), at, color="w", fontsize=8, ha="center", va="center", clip_on=True)
-            name.set_path_effects([withStroke(linewidth=1.8, foreground="k")])
-    ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="x (µm)", ylabel="y (µm)")
-    ax.set_title(f"{len(neurons)} neurons", fontsize=10, loc="left")
+        for ax, at in ((above, (row.x_um, row.y_um)), (side, (row.x_um, row.z_um))):
+            style = dict(ec=colours(depth(row.z_um)), lw=1.3, alpha=1.0 if number in shown else 0.45)
+            ax.add_patch(Ellipse(at, 2 * row.radius_um, 2 * row.radius_um, fill=False, **style))
+            if number in shown and ax is above:
+                name = ax.annotate(
+                    str(number), at, color="w", fontsize=8, ha="center", va="center", clip_on=True
+                )
+                name.set_path_effects([withStroke(linewidth=1.8, foreground="k")])
+    above.set(xlim=x, ylim=y[::-1], ylabel="y (µm)")
+    above.set_xticklabels([])
+    side.set(xlim=x, ylim=z[::-1], xlabel="x (µm)", ylabel="z (µm)")
+    unit = statistic.attrs.get("units", "")
+    above.set_title(f"{len(neurons)} neurons, on {_GROUNDS.get(statistic.name, statistic.name)} "
+                    f"(0 to {limit:.3g} {unit})", fontsize=10, loc="left")  # fmt: skip
     bar = add_axes(fig, 0.8 + wide + 0.08, bottom, 0.1, high)
-    fig.colorbar(ScalarMappable(depth, colours), cax=bar, label="depth z (µm)")
+    fig.colorbar(ScalarMappable(depth, colours), cax=bar, label="depth z of the neuron (µm)")
+    bar.invert_yaxis()
+
+
+def _side_height(statistic):
+    """Inches of the view along y, at the scale of the map but for very deep or flat volumes."""
+    deep, *across = (np.ptp(_edges(statistic[name].values)) for name in "zyx")
+    return float(np.clip(_MAP_IN * deep / max(across), 0.5, _SIDE_IN))
+
+
+def _edges(at):
+    """First and last edge of voxels with these middles."""
+    at = np.asarray(at, float)
+    half = (at[1] - at[0]) / 2 if at.size > 1 else 0.5
+    return at[0] - half, at[-1] + half
 
 
 def _step(values):
-    """Distance between stacked traces: most of the range of a typical one; 1 when there is none."""
+    """Distance between stacked traces: the range of a livelier one; 1 when there is none."""
     known = [trace[np.isfinite(trace)] for trace in values]
     ranges = [np.subtract(*np.percentile(trace, (99.5, 5))) for trace in known if trace.size]
-    return 1.1 * float(np.median(ranges)) if ranges and np.median(ranges) > 0 else 1.0
+    lively = float(np.percentile(ranges, 75)) if ranges else 0.0
+    return lively if lively > 0 else 1.0
 
 
 def _round(value):

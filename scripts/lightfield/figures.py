@@ -5,7 +5,7 @@ from inverseflow.core.job import job
 from inverseflow.lightfield.calibrate_figures import calibration_figure
 from inverseflow.lightfield.calibration import Calibration
 from inverseflow.lightfield.trace_figures import trace_figure
-from inverseflow.lightfield.volume_figures import volume_figure
+from inverseflow.lightfield.volume_figures import true_deviation, volume_figure
 
 
 def open_store(path):
@@ -17,11 +17,14 @@ with job(snakemake) as run:
     calibration_figure(Calibration.load(run.input.calibration), run.output.calibration, title)
     methods = run.params.methods
     stores = {method: open_store(path) for method, path in zip(methods, run.input.volumes)}
-    truth = {"truth, at rest": open_store(run.input.movie)["volume"]} if run.input.movie else {}
-    rows = {"mean over time": truth | {method: store["mean"] for method, store in stores.items()}}
+    rows = {"mean over time": {method: store["mean"] for method, store in stores.items()}}
     ground = "std" if all(store.sizes["time"] > 1 for store in stores.values()) else "mean"
     if ground == "std":
         rows["standard deviation over time"] = {method: store["std"] for method, store in stores.items()}
+    if run.input.movie:
+        known = open_store(run.input.movie)
+        truths = {"truth": known["volume"]}, {"truth": true_deviation(known)}
+        rows = {what: truth | row for (what, row), truth in zip(rows.items(), truths)}
     volume_figure(rows, run.output.volumes, title)
     for method, table, file, picture in zip(methods, run.input.neurons, run.input.traces, run.output.traces):
         neurons = pd.read_csv(table)

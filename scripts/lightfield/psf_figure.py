@@ -8,4 +8,9 @@ with job(snakemake) as run:
     table = widths(psf)
     with replacing(run.output.table) as temporary:
         table.to_csv(temporary, index=False)
-    psf_figure(psf, run.output.picture, f"Microscope {run.wildcards.microscope}", table)
+    psf_figure(
+        psf,
+        run.output.picture,
+        f"Point spread function of microscope {run.wildcards.microscope} (computed)",
+        table,
+    )

@@ -13,7 +13,7 @@ from inverseflow.lightfield.psf import compute_psf
 from inverseflow.lightfield.psf_figures import psf_figure
 from inverseflow.lightfield.trace_figures import _round, _step, trace_figure
 from inverseflow.lightfield.training_figures import training_figure
-from inverseflow.lightfield.volume_figures import _edges, volume_figure
+from inverseflow.lightfield.volume_figures import _edges, true_deviation, volume_figure
 
 
 def volume(shape=(3, 15, 20), seed=0, dz_um=8.0):
@@ -68,9 +68,9 @@ def test_volumes_of_zeros_or_with_gaps_are_drawn(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
-def test_axes_are_in_um_and_z_points_upwards(tmp_path):
+def test_axes_are_in_um_and_z_points_downwards(tmp_path):
     bright = volume() * 0
-    bright[2, 2, 17] = 1  # highest plane, top right
+    bright[0, 2, 17] = 1  # lowest plane, top right
     assert _edges(bright["z"].values) == (-12, 12) and _edges(bright["x"].values) == (-20, 20)
     volume_figure({"mean": {"one": bright}}, tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")[..., :3]
@@ -83,7 +83,18 @@ def test_axes_are_in_um_and_z_points_upwards(tmp_path):
     assert abs(col[image][spot].mean() - col[image][~spot].mean()) < 2, "x of both projections agree"
     dark = np.nonzero((picture.max(-1) < 0.03).mean(1) > 0.2)[0]  # rows inside a projection
     lower = dark[dark > above.max() + 60]
-    assert below.mean() < lower.mean() + 20, "the highest plane is drawn at the top"
+    assert below.mean() < lower.mean() + 20, "the lowest plane is drawn at the top"
+
+
+def test_true_deviation_is_that_of_the_photons_of_each_voxel():
+    rest = volume((2, 3, 4), dz_um=8.0)  # voxels of 8 x 2 x 2 um3
+    masks = np.zeros((2, *rest.shape))
+    masks[0, 0, 0, 0], masks[1, 1, 2, 3] = 1, 0.5
+    dff = np.random.default_rng(3).random((2, 50))
+    data = xr.Dataset({"volume": rest, "masks": (("neuron", "z", "y", "x"), masks)})
+    data["brightness"], data["dff"] = ("neuron", [3.0, 5.0]), (("neuron", "time"), dff)
+    movie = np.tensordot((data["brightness"].values[:, None] * dff * 32).T, masks, 1)
+    np.testing.assert_allclose(true_deviation(data), movie.std(0), atol=1e-9)
 
 
 @pytest.mark.parametrize("n, n_frame, units", [(0, 40, "ms"), (2, 1, "frame"), (30, 40, "ms")])
