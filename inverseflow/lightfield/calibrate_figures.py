@@ -41,8 +41,9 @@ def calibration_figure(calibration, path, title=""):
     ax = add_axes(fig, 8.3, 1.05, *_fitted(mean.shape, 3.3))
     ax.imshow(calibration.trust, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
     used = calibration.trust[np.tile(calibration.pupil, calibration.lenslets)].mean()
-    ax.set_title(f"pixels used: {used:.1%} of the pupils", fontsize=9, loc="left")
+    ax.set_title(f"white: pixels that are used, {used:.1%} of the pupils", fontsize=9, loc="left")
     ax.set_xlabel("u (pixels)", fontsize=8)
+    ax.set_ylabel("v (pixels)", fontsize=8)
     ax.tick_params(labelsize=7)
     fig.text(5.3 / 11.9, 2.05 / 10.1, _numbers(calibration), fontsize=8, va="top", linespacing=1.45)
     write_title(fig, title)
@@ -69,13 +70,13 @@ def _details(calibration):
     """Middle lenslet (ny, nx) of each detail -> its place in inches: corners and centre of the frame."""
     ly, lx = calibration.lenslets
     y, x = min(1.5, (ly - 1) / 2), min(1.5, (lx - 1) / 2)
-    column, row = 5.75, 5.2
+    column, row = 5.6, 5.2
     return {
         (y, x): (column, row + 2.3),
-        (y, lx - 1 - x): (column + 4.1, row + 2.3),
-        (round((ly - 1) / 2), round((lx - 1) / 2)): (column + 2.05, row + 1.15),
+        (y, lx - 1 - x): (column + 4.3, row + 2.3),
+        (round((ly - 1) / 2), round((lx - 1) / 2)): (column + 2.15, row + 1.15),
         (ly - 1 - y, x): (column, row),
-        (ly - 1 - y, lx - 1 - x): (column + 4.1, row),
+        (ly - 1 - y, lx - 1 - x): (column + 4.3, row),
     }
 
 
@@ -105,7 +106,7 @@ def _detail(ax, calibration, frame, index, number):
     ax.set(
         xlim=middle[1] + np.array([-half, half]), ylim=middle[0] + np.array([half, -half]), facecolor="0.8"
     )
-    ax.set_title(str(number), fontsize=8, pad=2)
+    ax.set_title(f"{number}: u, v in camera pixels", fontsize=8, pad=2)
     ax.tick_params(labelsize=6, pad=1)
     ax.locator_params(nbins=3)
 

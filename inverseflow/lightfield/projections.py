@@ -46,8 +46,39 @@ def projection_figure(store, path, title=""):
         ax.plot([0, pixels], [high + 0.025 * high] * 2, "k", lw=3, clip_on=False, solid_capstyle="butt")
         ax.text(0, high * 1.045, f"{length_um:g} µm", fontsize=9, va="top")
         ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
+        _explain(ax, data, high, wide)
     write_title(fig, title)
     save(fig, path)
+
+
+def _explain(ax, data, high, wide):
+    """Names of the axes beside the views, and what they are in the free corner."""
+    n_y, n_x = data.sizes["y"], data.sizes["x"]
+    for text, at in (
+        ("y", (-0.012 * wide, n_y / 2)),
+        ("z", (-0.012 * wide, (n_y + GAP + high) / 2)),
+    ):
+        ax.text(*at, text, fontsize=9, ha="right", va="center")
+    ax.text((n_x + GAP + wide) / 2, n_y + 0.01 * high, "z", fontsize=9, ha="center", va="top")
+    if high - n_y < 0.4 * high:  # no room
+        return
+    z = data["z"].values
+    lines = (
+        "largest values along z,",
+        "along y (below), along x (right)",
+        f"z from {z[0]:g} to {z[-1]:g} µm,",
+        "downwards and to the right",
+        f"colours end at the {HIGH:g}th percentile",
+    )
+    ax.text(
+        n_x + 2 * GAP,
+        n_y + 0.09 * high,
+        "\n".join(lines),
+        fontsize=8,
+        va="top",
+        color="0.35",
+        linespacing=1.5,
+    )
 
 
 def projection_movie(store, path, frames_per_s=25):

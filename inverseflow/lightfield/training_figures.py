@@ -3,6 +3,7 @@
 import base64
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 
@@ -17,6 +18,17 @@ _TITLES = {
     "adversarial": "adversarial",
     "gradient": "norm of the gradient",
 }
+_NAMES = {"truth": "truth", "rl": "RL-8"}
+_TEST = {  # measure of test scenes -> its name
+    "nrmse": "volume, NRMSE",
+    "correlation": "volume, correlation",
+    "gain": "gain",
+    "crosstalk_mean": "crosstalk, mean",
+    "crosstalk_worst": "crosstalk, worst",
+}
+_SAMPLES = (
+    "Scenes that were not learned from: largest values along z and y, 0 to the 99.9th percentile of the truth"
+)
 _HELD_OUT = "held_out_"
 _SIGNED = ("critic", "adversarial")
 _COL_IN, _ROW_IN, _SAMPLE_IN = 3.6, 2.45, 2.0
@@ -33,14 +45,14 @@ def training_figure(card, path, title=""):
     columns = [n for n in curves if n != "step" and not n.startswith(_HELD_OUT)]
     columns = [n for n in _TITLES if n in columns] + [n for n in columns if n not in _TITLES]
     names = [key.removesuffix("_z") for key in pictures if key.endswith("_z")]
-    names = sorted(names, key=lambda name: name != "truth")
+    names = sorted(names, key=lambda name: (name != "truth", name != "rl"))
     n_col = 3
     n_row = -(-len(columns) // n_col)
-    below = 2 * (_SAMPLE_IN + 0.12) + 0.75 if names else 0
+    below = 2 * (_SAMPLE_IN + 0.12) + 0.95 if names else 0
     fig = new_figure(0.4 + _COL_IN * n_col, max(0.85 + _ROW_IN * n_row + below, 1.5))
     for number, name in enumerate(columns):
         row, col = divmod(number, n_col)
-        ax = add_axes(fig, 0.75 + _COL_IN * col, below + 0.5 + _ROW_IN * (n_row - 1 - row), 2.75, 1.65)
+        ax = add_axes(fig, 0.75 + _COL_IN * col, below + 0.55 + _ROW_IN * (n_row - 1 - row), 2.75, 1.65)
         _curve(ax, curves, name)
     for col, name in enumerate(names):
         for row, axis in enumerate("zy"):
@@ -48,17 +60,39 @@ def training_figure(card, path, title=""):
             ax = add_axes(fig, left, 0.35 + (1 - row) * (_SAMPLE_IN + 0.12), _SAMPLE_IN, _SAMPLE_IN)
             ax.imshow(
                 _picture(pictures[f"{name}_{axis}"]), cmap="inferno", vmin=0, vmax=255, aspect="auto",
-                origin="upper" if axis == "z" else "lower", interpolation="nearest",
+                interpolation="nearest",
             )  # fmt: skip
             ax.set(xticks=[], yticks=[])
             if row == 0:
-                ax.set_title(f"test scene: {name}" if col == 0 else name, fontsize=10)
+                ax.set_title(_NAMES.get(name, name), fontsize=10)
             if col == 0:
-                ax.set_ylabel("y (voxels)" if axis == "z" else "z (planes)", fontsize=9)
+                ax.set_ylabel("y" if axis == "z" else "z (downwards)", fontsize=9)
             if axis == "y":
-                ax.set_xlabel("x (voxels)", fontsize=9)
+                ax.set_xlabel("x", fontsize=9)
+    _test_figures(fig, card, 0.75 + (_SAMPLE_IN + 0.35) * len(names), below - 0.5)
+    if names:
+        fig.text(0.75 / fig.get_size_inches()[0], (below - 0.15) / fig.get_size_inches()[1], _SAMPLES,
+                 fontsize=10, va="top", weight="bold")  # fmt: skip
     write_title(fig, title)
     save(fig, path)
+
+
+def _test_figures(fig, card, left, top):
+    """Means over the test scenes as lines of text, a column per method."""
+    test = card.get("test") or {}
+    methods = sorted(test, key=lambda name: name != "rl")
+    if not methods:
+        return
+    wide, high = fig.get_size_inches()
+    n_scene = len(next(iter(test[methods[0]].values())))
+    rows = [(f"mean of {n_scene} scenes", *(_NAMES.get(m, m) for m in methods))]
+    for key, name in _TEST.items():
+        if key in test[methods[0]]:
+            rows.append((name, *(f"{np.mean(test[m][key]):.3g}" for m in methods)))
+    for line, row in enumerate(rows):
+        for place, text in zip((0, *(1.95 + 0.65 * k for k in range(len(methods)))), row):
+            fig.text((left + place) / wide, (top - 0.28 * line) / high, text, fontsize=9,
+                     weight="bold" if line == 0 else "normal", va="top")  # fmt: skip
 
 
 def _curve(ax, curves, name):
@@ -74,6 +108,12 @@ def _curve(ax, curves, name):
         ax.legend(fontsize=8, frameon=False)
     if name not in _SIGNED and (values > 0).all():
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        if np.ptp(np.log10(values)) < 1.5:
+            ax.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+            ax.yaxis.set_minor_formatter("{x:g}")
+        else:
+            ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_title(_TITLES.get(name, name), fontsize=10)
     ax.set_xlabel("step", fontsize=9)
     ax.tick_params(labelsize=8, which="both")

@@ -132,6 +132,7 @@ def test_training_picture(tmp_path):
     curves["held_out_loss"] = [None] * 9 + [0.5]
     sample = {"shape": [4, 5], "uint8": base64.b64encode(bytes(range(0, 240, 12))).decode()}
     card = {"curves": curves, "samples": {f"{n}_{a}": sample for n in ("em", "truth") for a in "zy"}}
+    card["test"] = {name: {"nrmse": [0.5, 0.6], "gain": [1, 1.1]} for name in ("em", "rl")}
     assert colours(drawn(lambda path: training_figure(card, path, "title"), tmp_path)) > 20
     training_figure({}, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").is_file()
