@@ -149,13 +149,16 @@ def unlabelled_samples(wildcards):
 
 def unlabelled_input(wildcards):
     """Recordings, fingerprints and calibrations of the samples that train without labels."""
-    samples = [one.sample for one in unlabelled_samples(wildcards)]
-    name = "results/lightfield/{sample}/"
+    found = [
+        f"results/lightfield/{one.sample}" for one in unlabelled_samples(wildcards)
+    ]
     return {
-        "calibrations": ancient(expand(name + "calibration.nc", sample=samples)),
-        "anchors": expand(
-            name + "{file}.json", sample=samples, file=["calibration", "fingerprint"]
-        ),
+        "calibrations": [ancient(f"{folder}/calibration.nc") for folder in found],
+        "anchors": [
+            f"{folder}/{name}.json"
+            for folder in found
+            for name in ("calibration", "fingerprint")
+        ],
     }
 
 
