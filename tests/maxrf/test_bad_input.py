@@ -14,11 +14,12 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from test_export import make_maps
-from test_read import cube, write_edf_lines, write_larch, write_pmca, write_ripple
 
 from inverseflow.maxrf.export import export
 from inverseflow.maxrf.read import ScanError, check_map, count_saturated, open_scan
+
+from .test_export import make_maps
+from .test_read import cube, write_edf_lines, write_larch, write_pmca, write_ripple
 
 MESSAGES = {}
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from test_evaluate import library_of
 
 from inverseflow.maxrf import baselines as b
 from inverseflow.maxrf import synthetic as s
+
+from .test_evaluate import library_of
 
 
 @pytest.fixture(scope="module")

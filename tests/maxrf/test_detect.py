@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from test_train import CALIBRATION, RESPONSE, all_groups, continuum
 
 from inverseflow.maxrf import train
 from inverseflow.maxrf.detect import ELEMENT_COLUMNS, PULSE_COLUMNS, detect
 from inverseflow.maxrf.settings import DetectSettings, TrainSettings
 from inverseflow.maxrf.shapes import Shape
+
+from .test_train import CALIBRATION, RESPONSE, all_groups, continuum
 
 FEW = "Si P S Cl K Ca Ti V Cr Mn Fe Co Ni Cu Zn Ga As Se Br Sr Ba La Ce W Ir Au Hg Tl Pb Bi"
 

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from test_train import AREAS, CALIBRATION, RESPONSE, painted, summary_of
 
 from inverseflow.core.provenance import ROOT, code_digest, modules_of
 from inverseflow.maxrf import learn, thresholds
 from inverseflow.maxrf.settings import TrainSettings
 from inverseflow.maxrf.shapes import Shape
 from inverseflow.maxrf.train import train
+
+from .test_train import AREAS, CALIBRATION, RESPONSE, painted, summary_of
 
 
 @pytest.fixture(scope="module")
