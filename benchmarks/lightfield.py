@@ -6,7 +6,8 @@ loses is left dark. It projects one frame at a time; ours takes T at once. CPU s
 "share of the GEMM peak" is useful operations (2 N^2 Z P^2 for each lenslet of the padded grid) over time,
 against the fastest matrix product of the same run; "where the time goes" adds up to a projection and back.
 T = 1 is bound by reading the matrices: GB/s beside a plain sum over the same memory. "scatter" is a loop over
-2,000 voxels in float64. The full size is run with a made-up PSF of the true support.
+2,000 voxels in float64. The full size is run with a made-up PSF of the true support. The recorded run shared
+its four cores with other work: single times of the smaller size move by half between runs.
 
 python -m benchmarks.lightfield [--quick] [beside] [full]
 """
