@@ -14,7 +14,7 @@ Mouse brain and vesicle stand beside volumes stored by napari-LF's authors (15 i
 other way), resampled to our voxels, shifted to where they fit ours best, scaled to the frame, projected by
 our operator, and compared on lenslets away from the border. All of that favours ours.
 
-python -m benchmarks.lightfield_real FOLDER [SAMPLE ...]     needs INVERSEFLOW_DATA; pictures go into FOLDER
+python -m benchmarks.lightfield_real [FOLDER [SAMPLE ...]]     needs INVERSEFLOW_DATA; pictures into FOLDER
 """
 
 import os
@@ -270,10 +270,10 @@ def run(name, config, folder):
 
 
 def main():
-    if not os.environ.get("INVERSEFLOW_DATA") or len(sys.argv) < 2:
-        sys.exit("usage: INVERSEFLOW_DATA=... python -m benchmarks.lightfield_real FOLDER [SAMPLE ...]")
+    if not os.environ.get("INVERSEFLOW_DATA"):
+        sys.exit("INVERSEFLOW_DATA must name the folder with the measured light fields (lfm/)")
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "results" / "benchmarks" / "lightfield_real"
     folder.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load((ROOT / "config" / "test" / "lightfield.yaml").read_text())["lightfield"]
     config["samples"] = {name: sample for name, sample in config["samples"].items() if sample}
