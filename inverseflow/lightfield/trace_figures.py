@@ -13,10 +13,11 @@ _N_TRACE = 16
 _MAP_IN = 4.6
 _SIDE_IN = 2.6  # highest side view
 _GROUNDS = {"std": "the standard deviation over time", "mean": "the mean over time", None: "the volume"}
+_TRUE = "#56B4E9"  # Okabe and Ito
 _EVENT_SHARE = 0.15  # of the largest event of a neuron, below which no mark is drawn
 
 
-def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
+def trace_figure(statistic, neurons, dff, events, path, title="", rank=None, truth=None):
     """Draw a map of the neurons and stacked traces.
 
     Parameters
@@ -25,6 +26,7 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
         along z and along y are the ground of the maps
     neurons : DataFrame with z_um, y_um, x_um, radius_um, a row per neuron
     dff, events : DataArray (neuron, time), time in ms; events may be None
+    truth : DataArray as dff, see `true_traces`, drawn under the traces; None where it is not known
     rank : (neuron,) values, the largest are drawn first; the spread of dF/F when left out
 
     Numbers on the map are rows of the table, counted from 0, and name the traces. Without neurons, a picture
@@ -46,6 +48,8 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
     step = _step(values)
     for place, (number, trace) in enumerate(zip(shown, values)):
         level = -place * step
+        if truth is not None:
+            ax.plot(at, truth.values[number] + level, color=_TRUE, lw=2.2, alpha=0.7)
         ax.plot(at, trace + level, color="#1d2430", lw=0.8)
         ax.text(
             -0.008,
@@ -79,12 +83,25 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None):
         ax.text(
             1.025, -size / 2, f"dF/F\n{size:g}", transform=ax.get_yaxis_transform(), fontsize=9, va="center"
         )
-        what = "dF/F" if events is None else "dF/F, and events (marks)"
+        what = "dF/F" + (", truth (blue)" if truth is not None else "")
+        what += ", events (marks)" if events is not None else ""
         ax.set_title(f"{what}: {len(shown)} of {n} neurons", fontsize=10, loc="left")
     else:
         ax.text(0.5, 0.5, "no neurons", transform=ax.transAxes, ha="center", color="0.4")
     write_title(fig, title)
     save(fig, path)
+
+
+def true_traces(simulated, neurons, dff, within_um=10.0):
+    """dF/F (neuron, time) of the simulated neuron nearest to each one found, NaN where none is within_um.
+
+    simulated : Dataset of `synthetic.simulate`; neurons, dff : as for `trace_figure`
+    """
+    found = neurons[["z_um", "y_um", "x_um"]].to_numpy(float)
+    distance = np.linalg.norm(found[:, None] - simulated["centre_um"].values, axis=-1)
+    known = simulated["dff"].sel(time=dff["time"].values, method="nearest").values
+    true = known[distance.argmin(1)] if distance.size else np.empty((len(found), known.shape[1]))
+    return dff.copy(data=np.where(distance.min(1, initial=np.inf)[:, None] <= within_um, true, np.nan))
 
 
 def _map(fig, statistic, neurons, shown, height):

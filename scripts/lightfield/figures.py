@@ -4,7 +4,7 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.lightfield.calibrate_figures import calibration_figure
 from inverseflow.lightfield.calibration import Calibration
-from inverseflow.lightfield.trace_figures import trace_figure
+from inverseflow.lightfield.trace_figures import trace_figure, true_traces
 from inverseflow.lightfield.volume_figures import true_deviation, volume_figure
 
 
@@ -21,8 +21,8 @@ with job(snakemake) as run:
     ground = "std" if all(store.sizes["time"] > 1 for store in stores.values()) else "mean"
     if ground == "std":
         rows["standard deviation over time"] = {method: store["std"] for method, store in stores.items()}
-    if run.input.movie:
-        known = open_store(run.input.movie)
+    known = open_store(run.input.movie) if run.input.movie else None
+    if known:
         truths = {"truth": known["volume"]}, {"truth": true_deviation(known)}
         rows = {what: truth | row for (what, row), truth in zip(rows.items(), truths)}
     volume_figure(rows, run.output.volumes, title)
@@ -37,4 +37,5 @@ with job(snakemake) as run:
                 picture,
                 f"{title}, {method}",
                 neurons["trace_snr"],
+                true_traces(known, neurons, traces["dff"]) if known else None,
             )

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from inverseflow.lightfield.optics import Optics
 from inverseflow.lightfield.psf import compute_psf
 from inverseflow.lightfield.psf_figures import psf_figure
-from inverseflow.lightfield.trace_figures import _round, _step, trace_figure
+from inverseflow.lightfield.trace_figures import _round, _step, trace_figure, true_traces
 from inverseflow.lightfield.training_figures import training_figure
 from inverseflow.lightfield.volume_figures import _edges, true_deviation, volume_figure
 
@@ -114,6 +114,16 @@ def test_traces_without_values_are_drawn(tmp_path):
     rank = pd.Series([np.nan, np.nan, np.nan])
     trace_figure(volume((1, 5, 5)), neurons(), dff, None, tmp_path / "a.png", rank=rank)
     assert (tmp_path / "a.png").stat().st_size > 5_000
+
+
+def test_true_traces_are_those_of_the_nearest_neuron():
+    dff = traces(3, 10)
+    data = xr.Dataset({"centre_um": (("neuron", "axis"), [[8.0, 8, -7], [-8, -8, 9]])})
+    data["dff"] = traces(2, 30).rename(neuron="neuron") + 1
+    found = true_traces(data, neurons(3), dff)  # at -8, 0 and 8 um
+    np.testing.assert_array_equal(found.values[[0, 2]], data["dff"].values[[1, 0], :10])
+    assert np.isnan(found.values[1]).all()
+    assert true_traces(data, neurons(0), dff[:0]).shape == (0, 10)
 
 
 @pytest.mark.parametrize("value, expected", [(1, 1), (0.99, 0.5), (7, 5), (0.031, 0.02)])
