@@ -192,13 +192,13 @@ def whole(folder, n_frame):
     n_done = _n_done(state)
     print(f"killed after {n_done} frames", flush=True)
     run = Run(folder, store, "local", 2, n_frame)
-    add("local, second half of a killed run", run, run.finish(), n_frame - n_done)
+    add("local, resumed after SIGKILL", run, run.finish(), n_frame - n_done)
     sums.append(checksum(store))
     same = sums[0] == sums[1]
     rows.append(
-        (case, "local, second half of a killed run", "frames kept from before SIGKILL", n_done, "1", 1)
+        (case, "local, resumed after SIGKILL", "frames kept from before SIGKILL", n_done, "1", 1)
     )
-    rows.append((case, "local, second half of a killed run", "bytes equal to the other run", same, "1", 1))
+    rows.append((case, "local, resumed after SIGKILL", "bytes equal to the other run", same, "1", 1))
     return rows
 
 
