@@ -70,7 +70,8 @@ def trace_figure(statistic, neurons, dff, events, path, title="", rank=None, tru
         ax.spines[side].set_visible(False)
     ax.set_xlabel("time (s)" if in_ms else "frame")
     if len(shown):
-        ax.set_ylim(-(len(shown) - 0.4) * step, max(1.1 * np.nan_to_num(values[0]).max(), step))
+        highest = (np.nan_to_num(values).max(1) - step * np.arange(len(shown))).max()
+        ax.set_ylim(-(len(shown) - 0.4) * step, max(1.05 * highest, step))
         size = _round(step)
         ax.plot(
             [1.015, 1.015],
