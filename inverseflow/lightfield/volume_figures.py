@@ -5,6 +5,7 @@ import numpy as np
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 
 _PANEL_IN = 2.6
+_LEAST_IN = 6.5  # width, so that the picture of one method is no stripe
 _HIGH = 99.8  # percentile at which a colour scale ends
 NAMES = {  # of what is shown, for people
     "truth": "as simulated",
@@ -39,7 +40,7 @@ def volume_figure(rows, path, title=""):
     high, wide, deep = height_um * per_um, width_um * per_um, np.clip(depth_um * per_um, 0.3, _PANEL_IN)
     left, step, bottom, between = 0.95, wide + 1.05, 0.6, 0.12
     row_in = high + between + deep + 0.95
-    fig = new_figure(left + len(columns) * step, bottom + len(rows) * row_in + 0.05)
+    fig = new_figure(max(left + len(columns) * step, _LEAST_IN), bottom + len(rows) * row_in + 0.05)
     for number, (what, row) in enumerate(rows.items()):
         low = bottom + (len(rows) - 1 - number) * row_in
         for name, volume in row.items():
