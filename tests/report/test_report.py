@@ -101,9 +101,8 @@ def test_table_of_elements_shows(page, finished):
 def test_summary_page_of_the_run(browser, finished):
     browser.open(finished / "results/summary.html")
     browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
-    assert (
-        browser.evaluate("document.images.length") == 25
-    )  # 3 scans, 6 pictures; 2 movies, 3; 1 microscope, 1
+    # three scans with six pictures, two movies with four, a microscope with one
+    assert browser.evaluate("document.images.length") == 27
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
     assert sorted(samples) == ["file", "film", "folder", "made", "microscope small", "scene"]
     links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
