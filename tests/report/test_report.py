@@ -107,7 +107,7 @@ def test_summary_page_of_the_run(browser, finished):
     assert sorted(samples) == ["file", "film", "folder", "made", "microscope small", "scene"]
     links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
     assert all((finished / "results" / link).is_file() for link in links)
-    tables = browser.evaluate("[...document.querySelectorAll('table')].map(t => t.innerText).join(' ')")
+    tables = browser.evaluate("[...document.querySelectorAll('table')].map(t => t.textContent).join(' ')")
     for modality in ("maxrf", "lightfield"):
         with open(finished / f"results/{modality}/metrics.csv") as file:
             rows = list(csv.DictReader(file))
