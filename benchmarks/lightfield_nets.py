@@ -254,7 +254,7 @@ def unlabelled(bench):
 
 def trained(bench, name, losses, labelled, frames, n_step):
     """The network of one row of the ablation; an interrupted training goes on."""
-    off = {"perturbation": 0.0, "resynthesis": 0.0, "adversarial": 0.0}
+    off = {"perturbation": 0.0, "resynthesis": 0.0, "adversarial": 0.0, "trace_noise": 0.0}
     settings = TrainSettings(size="full", n_step=n_step, **off | losses)
     path = bench.folder / f"ablation_{n_step}_{name.replace(' ', '_')}.pt"
     if path.is_file():

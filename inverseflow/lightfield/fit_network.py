@@ -94,13 +94,23 @@ def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where
     held_out, seen = labelled[len(labelled) - n_out :], labelled[: len(labelled) - n_out]
     start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
     end = n_step if stop_after is None else min(n_step, start + stop_after)
+    weights = {
+        "gain": 1.0,
+        "crosstalk": settings.crosstalk,
+        "change": settings.change,
+        "trace_noise": settings.trace_noise,
+    }
     use_frames = bool(settings.resynthesis or settings.adversarial)
 
     for step in progress(range(start, end), f"train {network.form}"):
         rng = step_rng(settings.seed, step)
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * warmup_cosine(step, n_step)
-        draws = [draw(seen[rng.integers(len(seen))], rng, settings.photons) for _ in range(size.batch)]
+        own_noise = 0.5 if settings.trace_noise else 0.0
+        draws = [
+            draw(seen[rng.integers(len(seen))], rng, settings.photons, own_noise=own_noise)
+            for _ in range(size.batch)
+        ]
         parts = [torch.stack([d.frame for d in draws])]
         if settings.perturbation:
             parts.append(torch.stack([d.brighter for d in draws]))
@@ -116,10 +126,9 @@ def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where
         row = {"supervised": losses.supervised(volumes[0], truth)}
         loss = settings.supervised * row["supervised"]
         if settings.perturbation:
-            row |= perturbation_terms(draws, volumes[0], volumes[1], where)
-            loss = loss + settings.perturbation * (
-                row["gain"] + settings.crosstalk * row["crosstalk"] + settings.change * row["change"]
-            )
+            terms = perturbation_terms(draws, volumes[0], volumes[1], where)
+            row |= terms
+            loss = loss + settings.perturbation * sum(weights[name] * term for name, term in terms.items())
         if use_frames and settings.resynthesis:
             row["resynthesis"] = losses.resynthesis(A, volumes[-1], parts[-1].to(where))
             loss = loss + settings.resynthesis * row["resynthesis"]
@@ -145,15 +154,20 @@ def fit(network, psf, labelled, frames, settings, checkpoint=None, key="", where
 
 
 def perturbation_terms(draws, before, after, where):
-    """Mean over the draws of gain, crosstalk and change, see `losses.perturbation`."""
-    terms = []
+    """Means over the draws of gain, crosstalk and change, see `losses.perturbation`; where frames have noise
+    of their own each, of trace_noise instead.
+    """
+    terms = {}
     for d, b, a in zip(draws, before, after):
-        gain, crosstalk = losses.perturbation(
-            b[None], a[None], d.masks.to(where), d.change.to(where), d.near.to(where)
-        )
-        change = losses.supervised((a - b)[None], d.difference[None].to(where))
-        terms.append(torch.stack([gain, crosstalk, change]))
-    return dict(zip(("gain", "crosstalk", "change"), torch.stack(terms).mean(0)))
+        b, a, masks, change = b[None], a[None], d.masks.to(where), d.change.to(where)
+        if d.own_noise:
+            terms.setdefault("trace_noise", []).append(losses.trace_error(b, a, masks, change))
+            continue
+        gain, crosstalk = losses.perturbation(b, a, masks, change, d.near.to(where))
+        terms.setdefault("gain", []).append(gain)
+        terms.setdefault("crosstalk", []).append(crosstalk)
+        terms.setdefault("change", []).append(losses.supervised(a - b, d.difference[None].to(where)))
+    return {name: torch.stack(values).mean() for name, values in terms.items()}
 
 
 @torch.no_grad()
@@ -163,12 +177,19 @@ def validate(network, average, A, prepared, scenes, settings, where):
     network.load_state_dict(average.values)
     rows = []
     for k in range(N_HELD_OUT_DRAWS):
-        d = draw(scenes[k % len(scenes)], step_rng(settings.seed, k, 5), settings.photons)
+        own_noise = float(k % 2 and settings.trace_noise > 0)
+        d = draw(
+            scenes[k % len(scenes)], step_rng(settings.seed, k, 5), settings.photons, own_noise=own_noise
+        )
         before, after = network(A, torch.stack([d.frame, d.brighter]).to(where), prepared).split(1)
         row = perturbation_terms([d], before, after, where)
         rows.append(row | {"supervised": losses.supervised(before, d.volume[None].to(where))})
     network.load_state_dict(own)
-    return {f"held_out_{name}": float(np.mean([float(r[name]) for r in rows])) for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        f"held_out_{name}": float(np.mean([float(row[name]) for row in rows if name in row]))
+        for name in names
+    }
 
 
 def some_frames(frames, rng, n, lenslets, n_pixel):

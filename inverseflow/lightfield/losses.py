@@ -62,9 +62,13 @@ def perturbation(before, after, masks, change, near):
     return gain.clamp_max(4).mean(), crosstalk.clamp_max(2).mean() if quiet.any() else dff.sum() * 0
 
 
-def perturbation_volume(before, after, truth_difference):
-    """Squared error of the difference of two volumes over the squared true difference."""
-    return supervised(after - before, truth_difference)
+def trace_error(before, after, masks, change):
+    """Mean squared error of dF/F of all neurons, over the change: what noise does to traces.
+
+    Arguments as for `perturbation`; only sensible where `after` has noise of its own.
+    """
+    dff = mask_means(after, masks) / mask_means(before, masks).clamp_min(TINY) - 1
+    return (((dff - change) / change.abs().max().clamp_min(TINY)) ** 2).clamp_max(4).mean()
 
 
 def critic_loss(critic, real, fake, penalty=10.0, mix=None):

@@ -219,6 +219,11 @@ class TrainSettings(Settings):
     perturbation: float = setting(1, "weight of brightened neurons: gain and crosstalk", ge=0)
     crosstalk: float = setting(2, "weight of crosstalk against gain, within perturbation", ge=0)
     change: float = setting(0.1, "weight of the changed volume against gain, within perturbation", ge=0)
+    trace_noise: float = setting(
+        3,
+        "weight of the noise of traces against gain, within perturbation; 0: frames share their noise",
+        ge=0,
+    )
     resynthesis: float = setting(0.1, "weight of light-field re-synthesis of frames without labels", ge=0)
     adversarial: float = setting(0, "weight of the critic", ge=0)
     critic_rate: float = setting(3e-4, "learning rate of the critic", gt=0, le=1)

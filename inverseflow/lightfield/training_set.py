@@ -58,7 +58,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Draw:
-    """Frames of one mix of a scene: `frame` and, for the same noise, `brighter`, in which neurons changed."""
+    """Frames of one mix of a scene: `frame` and `brighter`, in which neurons changed, with the same noise or
+    with noise of its own.
+    """
 
     frame: torch.Tensor  # (V, U) photons, with noise
     brighter: torch.Tensor  # (V, U)
@@ -67,6 +69,7 @@ class Draw:
     masks: torch.Tensor  # (neuron, Z, Y, X)
     change: torch.Tensor  # (neuron,) dF/F of the neurons that changed, 0 of the others
     near: torch.Tensor  # (neuron, neuron) bool
+    own_noise: bool  # of `brighter`
 
 
 def scene_settings(settings, n_lenslet, rng):
@@ -114,11 +117,12 @@ def simulated_set(folder, optics, psf_fine, settings, n_lenslet, seeds, label="t
     return scenes
 
 
-def draw(scene, rng, photons=(8.0, 300.0), noise_free=0.2, changed=0.15, read_noise=1.6):
+def draw(scene, rng, photons=(8.0, 300.0), noise_free=0.2, changed=0.15, read_noise=1.6, own_noise=0.0):
     """A `Draw` of a scene.
 
     photons: range, log-uniform, of the mean photons per pixel of the brightest tenth of the pixels
-    noise_free: share of draws without noise; changed: share of neurons made brighter (or dimmer)
+    noise_free: share of draws without noise; changed: share of neurons made brighter; own_noise: share of the
+        noisy draws whose brighter frame has noise of its own
     """
     n = len(scene)
     gains = np.exp(0.3 * rng.standard_normal(n)) * (1 + rng.exponential(0.5, n) * (rng.random(n) < 0.2))
@@ -134,12 +138,15 @@ def draw(scene, rng, photons=(8.0, 300.0), noise_free=0.2, changed=0.15, read_no
     weight = scale * gains * scene.brightness
     volume = scale * rest * scene.background_volume + torch.tensordot(weight, scene.fills, 1)
     difference = torch.tensordot(weight * change, scene.fills, 1)
-    frame = clean if rng.random() < noise_free else add_noise(clean, rng, read_noise)
+    noisy = rng.random() >= noise_free
+    frame = add_noise(clean, rng, read_noise) if noisy else clean
+    own_noise = noisy and own_noise > 0 and bool(rng.random() < own_noise)
+    brighter = add_noise(clean + extra, rng, read_noise) if own_noise else frame + extra
     turn = symmetry(rng)
     distance = torch.cdist(scene.centre_um, scene.centre_um)
     near = (distance < NEAR_UM) & (distance > 0)
-    parts = (turn(v) for v in (frame, frame + extra, volume, difference, scene.fills))
-    return Draw(*parts, change, near)
+    parts = (turn(v) for v in (frame, brighter, volume, difference, scene.fills))
+    return Draw(*parts, change, near, own_noise)
 
 
 def at_light(scene, photons):

@@ -32,7 +32,9 @@ OPTICS = Optics(25, 1.0, 1.33, 525, 125, 1250, 25, 5, 3, (-16.0, -8.0, 0.0, 8.0,
 COARSE = PsfSettings(supersampling=5)
 LENSLETS = (7, 7)
 TINY = fit_network.Size(n_scene=4, n_lenslet=7, n_step=6, batch=2, n_channel=8)
-SETTINGS = dict(n_layer=2, validate_every=2, checkpoint_every=3, adversarial=0.01, resynthesis=0.1)
+SETTINGS = dict(
+    n_layer=2, validate_every=2, checkpoint_every=3, trace_noise=0.1, adversarial=0.01, resynthesis=0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_a_killed_training_goes_on_bit_for_bit(scenes, psf, tmp_path):
 @pytest.mark.parametrize("form", ["em", "lista"])
 def test_training_improves_on_held_out_draws(scenes, psf, form, monkeypatch):
     monkeypatch.setitem(fit_network.SIZES, "demo", fit_network.Size(4, 7, 40, 2, 8))
-    settings = TrainSettings(n_layer=3, validate_every=10, resynthesis=0, learning_rate=0.01)
+    settings = TrainSettings(n_layer=3, validate_every=10, resynthesis=0, trace_noise=0, learning_rate=0.01)
     network = fit_network.new_network(form, OPTICS, settings)
     _, curves = fit_network.fit(network, psf, scenes, None, settings, where="cpu")
     _, values = curves.column("held_out_supervised")
