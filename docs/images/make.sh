@@ -1,20 +1,30 @@
 #!/usr/bin/env bash
-# Make the pictures of the documentation anew, from the simulated painting: activate the environment, then run this.
+# Make the pictures of the documentation anew, from the simulated samples: activate the environment, then run this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r Snakefile workflow profiles scripts config envs inverseflow resources "$work"
+light=results/lightfield
 (cd "$work" && snakemake --cores 2 --configfile "$OLDPWD/docs/images/painting.yaml" -- results/maxrf/painting/maps.png)
-python - "$work/results/maxrf/painting" docs/images <<'PYTHON'
+(cd "$work" && snakemake --cores 2 -- $light/tissue/{volumes,em/traces}.png $light/psf/demo.png)
+python - "$work/results" docs/images <<'PYTHON'
 import sys
 from pathlib import Path
 
 from PIL import Image
 
 source, target = map(Path, sys.argv[1:])
-for name in ("maps", "spectrum"):
-    with Image.open(source / f"{name}.png") as image:
-        small = image.convert("RGB").quantize(96, dither=Image.Dither.NONE)
-    small.save(target / f"{name}.png", optimize=True)
+pictures = {
+    "maps": ("maxrf/painting/maps", 96),
+    "spectrum": ("maxrf/painting/spectrum", 96),
+    "volumes": ("lightfield/tissue/volumes", 256),
+    "neurons": ("lightfield/tissue/em/traces", 256),
+    "psf": ("lightfield/psf/demo", 96),
+}
+for name, (file, colours) in pictures.items():
+    with Image.open(source / f"{file}.png") as image:
+        small = image.convert("RGB")
+        small.thumbnail((1800, 1800), Image.Resampling.LANCZOS)
+        small.quantize(colours, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
 PYTHON
