@@ -25,6 +25,7 @@ from .truth_volume import best_shift, overlap, resample_truth
 COLUMNS = ("modality", "sample", "method", "metric", "value", "unit", "n", "spread")
 _FRAMES = 64  # looked at for volume measures
 _BEADS = 5  # depths
+SILENT = 0.01  # standard deviation of dF/F below which a neuron has no activity to compare with
 
 
 class Recorder:
@@ -198,12 +199,13 @@ def trace_rows(out, table, traces, simulated, settings):
 
 
 def slopes(x, y):
-    """Least-squares slope of each row of y over that of x; NaN where x is constant."""
+    """Least-squares slope of each row of y over that of x; NaN where x moves by less than `SILENT` (sd)."""
     good = np.isfinite(x) & np.isfinite(y)
     x, y = (np.where(good, a, np.nan) for a in (x, y))
     x, y = x - np.nanmean(x, 1, keepdims=True), y - np.nanmean(y, 1, keepdims=True)
     power = np.nansum(x * x, 1)
-    return np.where(power > 0, np.nansum(x * y, 1) / np.where(power > 0, power, 1), np.nan)
+    moves = power > SILENT**2 * good.sum(1)
+    return np.where(moves, np.nansum(x * y, 1) / np.where(moves, power, 1), np.nan)
 
 
 # ---------------------------------------------------------------- crosstalk

@@ -7,7 +7,7 @@ import pytest
 
 from inverseflow.core.compute import compute
 from inverseflow.lightfield.detect_neurons import voxel_axes
-from inverseflow.lightfield.evaluate import COLUMNS, evaluate, match, timing
+from inverseflow.lightfield.evaluate import COLUMNS, evaluate, match, slopes, timing
 from inverseflow.lightfield.extract import extract, rectified
 from inverseflow.lightfield.psf import compute_psf
 from inverseflow.lightfield.reconstruct import Task
@@ -152,3 +152,10 @@ def test_shift_is_found(shift):
     ours, theirs = overlap(volume, truth, np.add(first, shift))
     np.testing.assert_array_equal(ours, theirs)
     assert best_shift(truth[:1], truth[:1], (0, 0, 0), 2) == (0, 0, 0)
+
+
+def test_slopes_are_only_of_neurons_that_fire():
+    fires = np.sin(np.arange(50.0))
+    x = np.stack([fires, 1e-4 * fires])
+    found = slopes(x, 0.8 * x + 1)
+    assert found[0] == pytest.approx(0.8) and np.isnan(found[1])
