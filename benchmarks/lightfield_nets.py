@@ -17,9 +17,10 @@ neurons that fire. "footprints": least squares on the true light fields of neuro
 Ablation: networks of one size, trained equally long from the same 12 labelled scenes of 15 x 15 lenslets.
 "volume" has the error of labelled volumes alone; "+ resynthesis" adds re-synthesis of 60 unlabelled frames
 from the three shifted conditions (other seeds), "+ critic" the adversarial loss on the same. "perturbed" adds
-the loss that brightens single neurons, "+ trace noise" that on the noise of traces. "lista" is the other form,
-trained as long; the rest is `em`. Shifted: twice the density, 6 photons, scattering length 35 um. Score: how far light-field re-synthesis of the packaged
-networks is from that of their training (40,000 to 110,000 neurons per mm3, 8 to 300 photons, 50 to 120 um).
+the loss that brightens single neurons, "+ trace noise" one on the noise of traces. "lista" is the other form,
+trained as long; the rest is `em`. Shifted: twice the density, 6 photons, scattering length 35 um. Score: how
+far light-field re-synthesis of the packaged networks is from that of their training (40,000 to 110,000
+neurons per mm3, 8 to 300 photons, 50 to 120 um).
 
 python -m benchmarks.lightfield_nets [--folder FOLDER] [--quick] [main traces ablation shifted]
 """
