@@ -27,7 +27,7 @@ def voxel_axes(optics, shape):
     )
 
 
-def find_neurons(statistic, optics, settings):
+def find_neurons(statistic, optics, settings, margin=0):
     """Neurons on a volume (z, y, x) that is bright where neurons are active, such as the deviation over time.
 
     Parameters
@@ -36,6 +36,8 @@ def find_neurons(statistic, optics, settings):
     optics : Optics with the depths and voxels of the volume
     settings : TracesSettings: soma_um, min_distance_um, min_contrast, min_relative, min_snr, max_neurons,
         masks
+    margin : voxels on each side of a plane that lie outside the frame. Little light tells of them, so that
+        they are noisy: no neuron is looked for there, and the thresholds do not depend on them
 
     Returns
     -------
@@ -46,13 +48,17 @@ def find_neurons(statistic, optics, settings):
     statistic = np.asarray(statistic, np.float32)
     if statistic.ndim != 3 or not np.isfinite(statistic).all():
         raise ValueError(f"find_neurons: expected a finite volume (z, y, x), got shape {statistic.shape}")
+    if not 0 <= 2 * margin < min(statistic.shape[1:]):
+        raise ValueError(f"find_neurons: margin {margin} leaves nothing of planes of {statistic.shape[1:]}")
     axes = voxel_axes(optics, statistic.shape)
     spacing = np.array([_step(axis, optics.voxel_um) for axis in axes])
-    height, level, noise = _blobs(statistic, settings.soma_um / 2, spacing)
+    frame = (slice(None), *(slice(margin, n - margin) for n in statistic.shape[1:]))
+    height, level, noise = _blobs(statistic, settings.soma_um / 2, spacing, frame)
     with np.errstate(divide="ignore", invalid="ignore"):
         contrast = np.where(level > 0, height / level, 0)
         snr = np.where(noise > 0, height / noise, np.where(height > 0, np.inf, 0))
-    peak = height == ndimage.maximum_filter(height, size=3, mode="nearest")
+    peak = np.zeros(height.shape, bool)
+    peak[frame] = (height == ndimage.maximum_filter(height, size=3, mode="nearest"))[frame]
     peak &= (height > 0) & (contrast >= settings.min_contrast) & (snr >= settings.min_snr)
     if peak.any():
         peak &= contrast >= settings.min_relative * np.median(np.sort(contrast[peak])[-5:])
@@ -80,12 +86,12 @@ def _step(axis, alone):
     return float(np.diff(axis).mean()) if len(axis) > 1 else alone
 
 
-def _blobs(statistic, radius_um, spacing):
+def _blobs(statistic, radius_um, spacing, frame):
     """Difference of Gaussians, the wide mean, and the noise of the former (plane by plane).
 
     The narrow Gaussian is 0.7 of the one that answers most to a ball, which keeps dense neurons apart; along
     z, where reconstructions are blurred, it is half a radius. The noise is what the voxels of a plane differ
-    from their neighbours (median absolute deviation), as if it were white, after the filter.
+    from their neighbours (median absolute deviation over `frame`), as if it were white, after the filter.
     """
     narrow_um = np.array([0.5 * radius_um, *2 * [0.7 * radius_um / np.sqrt(3)]])
 
@@ -96,6 +102,7 @@ def _blobs(statistic, radius_um, spacing):
     height, wide = filtered(statistic)
     laplacian = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to slopes; norm 6
     rough = np.stack([ndimage.convolve(plane, laplacian, mode="nearest") for plane in statistic])
+    rough = rough[frame]
     sigma = 1.4826 * np.median(np.abs(rough), axis=(1, 2)) / 6
     sigma = np.where(sigma > 0, sigma, rough.std((1, 2)) / 6)  # planes that are mostly exact zeros
     point = np.zeros([2 * int(np.ceil(8 * s)) + 1 for s in narrow_um / spacing], np.float32)

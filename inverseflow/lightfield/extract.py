@@ -47,7 +47,8 @@ def extract(movie, calibration, A, optics, volumes, settings, engine, given=None
             if two_photon is not None
             else volume_statistic(volumes, settings.statistic)
         )
-        table, masks = find_neurons(statistic, optics, settings)
+        margin = (shape[-1] - optics.voxels_per_lenslet * calibration.lenslets[-1]) // 2
+        table, masks = find_neurons(statistic, optics, settings, margin)
     (_log.info if len(table) else _log.warning)("%d neurons", len(table))
     traces = measure(movie, calibration, A, optics, volumes, masks, settings, engine)
     places = {name: ("neuron", table[name].to_numpy(float), {"units": "um"}) for name in PLACE}

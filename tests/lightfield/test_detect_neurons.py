@@ -73,6 +73,36 @@ def test_nothing_is_found_in_noise():
     assert len(table) == 0 and masks.shape == (0, level.size)
 
 
+@pytest.mark.parametrize("artefact", ["noise", "balls", "ridge"])
+def test_the_margin_holds_no_neurons_and_moves_no_threshold(artefact):
+    """What is found in the frame does not depend on noise, bright balls or piled up light around it."""
+    margin, rng = 12, np.random.default_rng(7)
+    centre, volume = planted(seed=2)
+    expected, _ = find_neurons(volume, OPTICS, TracesSettings(min_distance_um=8))
+    wide = np.pad(volume, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
+    outside = np.ones(wide.shape, bool)
+    outside[:, margin:-margin, margin:-margin] = False
+    if artefact == "noise":
+        wide[outside] *= rng.gamma(1, 1, outside.sum())
+    elif artefact == "balls":
+        wide[outside] = 1
+        wide[:, 4::12, 4::12] += 30 * outside[:, 4::12, 4::12]
+    else:
+        wide[:, :, margin - 2] += 5
+    table, masks = find_neurons(wide, OPTICS, TracesSettings(min_distance_um=8), margin)
+    half = [n / 2 * OPTICS.voxel_um for n in SHAPE[1:]]
+    assert (table[["y_um", "x_um"]].abs() <= half).to_numpy().all()
+    near = distances(table, centre)
+    assert abs(len(table) - len(expected)) <= 2  # blobs at the border have other surroundings
+    assert (near.min(0) < 4).mean() >= 0.92 and (near.min(1) < 4).mean() >= 0.92
+    assert masks.shape == (len(table), wide.size)
+
+
+def test_a_margin_as_wide_as_the_volume_is_named():
+    with pytest.raises(ValueError, match="margin 45 leaves nothing"):
+        find_neurons(np.ones(SHAPE), OPTICS, TracesSettings(), 45)
+
+
 def test_distance_and_number_are_kept():
     _, volume = planted()
     table, _ = find_neurons(volume, OPTICS, TracesSettings(min_distance_um=30, max_neurons=4))

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from small_movie import calibration as rectified_already
 
 from inverseflow.core.compute import compute
 from inverseflow.core.metrics import correlations
 from inverseflow.lightfield.detect_neurons import PLACE, ball_masks, voxel_axes
 from inverseflow.lightfield.evaluate import match
 from inverseflow.lightfield.extract import extract, measure, quality, shells, volume_statistic
+from inverseflow.lightfield.infer import infer
+from inverseflow.lightfield.operator import LightField
 from inverseflow.lightfield.settings import TracesSettings
 from inverseflow.lightfield.trace_files import load_masks, write_masks, write_table, write_traces
 from inverseflow.lightfield.volume_statistics import activity, local_correlation
@@ -102,6 +105,28 @@ def test_bad_frames_stay_out(extracted):
     assert np.isnan(traces["events"].values[:, 40]).all()
     good = np.arange(300) != 40
     np.testing.assert_allclose(traces["raw"].values[:, good], whole["raw"].values[:, good], rtol=0.02, atol=5)
+
+
+def test_a_frame_cut_out_of_a_wider_one(tmp_path):
+    """Light comes from neurons around the frame, the volume has a margin for it; none is looked for there."""
+    n, cut, margin = made.N_LENSLET - 4, slice(18, -18), 2
+    movie = made.movie()[:100, cut, cut]
+    calibration = rectified_already((n, n), 9)
+    calibration.dark[:] = made.truth().attrs["offset"]
+    infer_settings = made.INFER.model_copy(update={"margin_lenslets": margin, "keep_every": 0})
+    with compute("threads", 1) as engine:
+        args = (movie, calibration, made.psf(), None, "rl", infer_settings, tmp_path / "volume.zarr")
+        infer(*args, engine, "key")
+        volumes = xr.open_zarr(tmp_path / "volume.zarr", consolidated=False)
+        A = LightField(made.psf(), (n, n), margin)
+        table, masks, _ = extract(movie, calibration, A, made.OPTICS, volumes, TracesSettings(), engine)
+    assert volumes["std"].shape[1:] == (3 * (n + 2 * margin),) * 2 and masks.shape[1] == volumes["std"].size
+    half = n / 2 * made.OPTICS.voxel_um * 3
+    assert (table[["y_um", "x_um"]].abs() <= half).to_numpy().all()
+    truth = made.truth()["centre_um"].values
+    truth = truth[(np.abs(truth[:, 1:]) < half - 5).all(1)]
+    i, _, _ = match(table[PLACE].to_numpy(), truth, 10)
+    assert len(i) >= 0.8 * len(truth) and len(table) <= len(truth) + 2
 
 
 def test_mask_means(extracted):
