@@ -318,11 +318,13 @@ if __name__ == "__main__":
         Bench(options.folder, options.quick),
         ("case", "method", "metric", "value", "unit", "n", "spread"),
     )
-    rows = []
     for part in options.parts:
-        table = Path(options.folder) / f"rows_{part}.csv"
-        new = pd.DataFrame(PARTS[part](bench), columns=columns)
-        new.to_csv(table, index=False)
-        rows.append(new)
-    if not options.quick and set(options.parts) == set(PARTS):
-        print(write_results("lightfield_nets", pd.concat(rows)))
+        rows = pd.DataFrame(PARTS[part](bench), columns=columns)
+        rows.to_csv(Path(options.folder) / f"rows_{part}.csv", index=False)
+    tables = [Path(options.folder) / f"rows_{part}.csv" for part in PARTS]
+    if not options.quick and all(table.is_file() for table in tables):  # parts may run one by one
+        print(
+            write_results(
+                "lightfield_nets", pd.concat([pd.read_csv(t, keep_default_na=False) for t in tables])
+            )
+        )
