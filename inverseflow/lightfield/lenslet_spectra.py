@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import torch
 
-from inverseflow.lightfield import filter_bank, lenslet_kernels
-from inverseflow.lightfield.filter_bank import CLASSES
+from . import filter_bank, lenslet_kernels
+from .filter_bank import CLASSES
 
 _of_thread = threading.local()
 

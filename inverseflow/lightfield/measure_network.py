@@ -5,7 +5,8 @@ import time
 import numpy as np
 import torch
 
-from ..core.metrics import correlation, nrmse
+from inverseflow.core.metrics import correlation, nrmse
+
 from .crosstalk import crosstalk, responses
 from .losses import mask_means
 from .training_set import add_noise, at_light

@@ -7,8 +7,9 @@ import psutil
 import torch
 
 from inverseflow.core.operators import LinearOperator
-from inverseflow.lightfield import filter_bank
-from inverseflow.lightfield.lenslet_spectra import LensletSpectra, workspace
+
+from . import filter_bank
+from .lenslet_spectra import LensletSpectra, workspace
 
 BLOCK = 16  # frames that are projected at once, if that takes no more than
 BLOCK_BYTES = 400e6

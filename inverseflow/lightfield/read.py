@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inverseflow.lightfield.movie_error import MovieError
-from inverseflow.lightfield.tiff_files import open_tiff
-from inverseflow.lightfield.zarr_files import open_zarr
+from .movie_error import MovieError
+from .tiff_files import open_tiff
+from .zarr_files import open_zarr
 
 __all__ = ["MovieError", "bad_frames", "movie_files", "open_movie"]
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from inverseflow.lightfield.movie_error import MovieError
+from .movie_error import MovieError
 
 UNIT_MS = {"s": 1e3, "sec": 1e3, "ms": 1.0, "msec": 1.0, "us": 1e-3, "µs": 1e-3, "min": 6e4}
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inverseflow.lightfield.movie_error import MovieError
+from .movie_error import MovieError
 
 UNIT_MS = {"second": 1e3, "s": 1e3, "millisecond": 1.0, "ms": 1.0, "microsecond": 1e-3, "us": 1e-3}
 
