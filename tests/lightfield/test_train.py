@@ -151,7 +151,7 @@ def test_two_photon_volume_gives_labelled_scenes(light_field, psf):
     model = LightField(psf, LENSLETS).A(volume[None])[0]
     assert torch.corrcoef(torch.stack([frame.flatten(), model.flatten()]))[0, 1] > 0.9
     draw(s, rng)
-    with pytest.raises(ValueError, match="two_photon: expected a volume .* of at least 40 x 35 x 35 um, got"):
+    with pytest.raises(ValueError, match="train.labels.path: expected .* at least 40 x 35 x 35 um, got"):
         labelled_from_stack(stack[:20], (1, 1, 0.9), OPTICS, light_field, 7, rng)
 
 
