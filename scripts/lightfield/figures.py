@@ -2,8 +2,6 @@ import pandas as pd
 import xarray as xr
 
 from inverseflow.core.job import job
-from inverseflow.lightfield.calibrate_figures import calibration_figure
-from inverseflow.lightfield.calibration import Calibration
 from inverseflow.lightfield.trace_figures import trace_figure, true_traces
 from inverseflow.lightfield.volume_figures import true_deviation, volume_figure
 
@@ -14,7 +12,6 @@ def open_store(path):
 
 with job(snakemake) as run:
     title = f"{run.wildcards.sample} ({run.params.origin})"
-    calibration_figure(Calibration.load(run.input.calibration), run.output.calibration, title)
     methods = run.params.methods
     stores = {method: open_store(path) for method, path in zip(methods, run.input.volumes)}
     rows = {"mean over time": {method: store["mean"] for method, store in stores.items()}}

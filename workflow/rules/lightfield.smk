@@ -269,10 +269,8 @@ rule lightfield_evaluate:
 
 
 rule lightfield_figures:
-    """Every picture of a recording, all methods beside each other."""
+    """Volumes and traces of a recording, all methods beside each other."""
     input:
-        calibration=ancient("results/lightfield/{sample}/calibration.nc"),
-        calibration_anchor="results/lightfield/{sample}/calibration.json",
         movie=ancient(simulated_movie),
         movie_anchor=LIGHTFIELD_RAW.anchor,
         volumes=[
@@ -292,16 +290,13 @@ rule lightfield_figures:
             for method in LIGHTFIELD_METHODS
         ],
     output:
-        **{
-            figure: report(
-                f"results/lightfield/{{sample}}/{figure}.png",
-                caption=f"../report/lightfield_{figure}.rst",
-                category="Light field",
-                subcategory="{sample}",
-                labels={"stage": stage, "result": text},
-            )
-            for figure, (stage, text) in LIGHTFIELD_FIGURES.items()
-        },
+        volumes=report(
+            "results/lightfield/{sample}/volumes.png",
+            caption="../report/lightfield_volumes.rst",
+            category="Light field",
+            subcategory="{sample}",
+            labels={"stage": "3 infer", "result": "volumes of all methods"},
+        ),
         traces=[
             report(
                 f"results/lightfield/{{sample}}/{method}/traces.png",
@@ -328,6 +323,33 @@ rule lightfield_figures:
         origin=LIGHTFIELD_RAW.origin,
     script:
         "../../scripts/lightfield/figures.py"
+
+
+rule lightfield_calibration_figure:
+    """The lenslet grid on the frame: to look at before hours of inference."""
+    input:
+        calibration=ancient("results/lightfield/{sample}/calibration.nc"),
+        anchor="results/lightfield/{sample}/calibration.json",
+    output:
+        picture=report(
+            "results/lightfield/{sample}/calibration.png",
+            caption="../report/lightfield_calibration.rst",
+            category="Light field",
+            subcategory="{sample}",
+            labels={"stage": "1 calibrate", "result": "lenslets, pupil and trust"},
+        ),
+    log:
+        "logs/lightfield/calibration_figure/{sample}.log",
+    conda:
+        "../../envs/lightfield.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        code=code("lightfield/calibration_figure.py"),
+        origin=LIGHTFIELD_RAW.origin,
+    script:
+        "../../scripts/lightfield/calibration_figure.py"
 
 
 rule lightfield_psf_figure:

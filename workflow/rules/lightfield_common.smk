@@ -185,10 +185,6 @@ for _name, _sample in LIGHTFIELD.samples.items():  # as for raw data: before any
 if LIGHTFIELD.train.labels is not None:
     file_state("lightfield.train.labels.path", LIGHTFIELD.train.labels.path)
 
-LIGHTFIELD_FIGURES = {  # picture -> stage that it shows, and what it is
-    "calibration": ("1 calibrate", "lenslets, pupil and trust"),
-    "volumes": ("3 infer", "volumes of all methods"),
-}
 _folder = "results/lightfield"
 _used_networks = [
     f"{_folder}/network/{m}/{n}" for m in USED_MICROSCOPES for n in NETWORKS
@@ -201,7 +197,9 @@ TARGETS["fingerprints"] += [
     f"{_folder}/{s}/fingerprint.json" for s in LIGHTFIELD_SAMPLES
 ]
 TARGETS["calibrations"] += [
-    f"{_folder}/{s}/calibration.json" for s in LIGHTFIELD_SAMPLES
+    f"{_folder}/{s}/calibration.{kind}"
+    for s in LIGHTFIELD_SAMPLES
+    for kind in ("json", "png")
 ]
 TARGETS["calibrations"] += [f"{_folder}/psf/{m}.json" for m in USED_MICROSCOPES]
 TARGETS["models"] += [f"{name}.json" for name in _used_networks]
@@ -216,14 +214,14 @@ PAGES["lightfield"] = {
     "samples": {
         sample: {
             "pictures": {
-                text: f"{_folder}/{sample}/{figure}.png"
-                for figure, (_, text) in LIGHTFIELD_FIGURES.items()
+                "lenslets, pupil and trust": f"{_folder}/{sample}/calibration.png",
+                "volumes of all methods": f"{_folder}/{sample}/volumes.png",
             }
             | {
                 f"{text}, {method}": f"{_folder}/{sample}/{method}/{figure}.png"
                 for method in LIGHTFIELD_METHODS
                 for figure, text in (
-                    ("projections", "largest values over time"),
+                    ("projections", "mean and standard deviation over time"),
                     ("traces", "neurons and traces"),
                 )
             },
