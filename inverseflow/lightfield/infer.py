@@ -138,9 +138,7 @@ class Blocks:
         with _building:
             if "_task" not in self.__dict__:
                 psf, calibration, s = _psf(self.psf), self.calibration, self.settings
-                dtype = getattr(torch, s.dtype)
-                A = LightField(psf, calibration.lenslets, s.margin_lenslets, calibration.pupil, dtype)
-                A = A.to(device())
+                A = LightField.of(psf, calibration, s.margin_lenslets, getattr(torch, s.dtype)).to(device())
                 network, self._card = self.network, None
                 if isinstance(network, (str, os.PathLike)):
                     from .networks import load_network

@@ -80,6 +80,11 @@ class LightField(LinearOperator):
         mask = torch.as_tensor(np.asarray(pupil, bool)).to(dtype).tile(grid) if partial else None
         self.register_buffer("pupil", mask, persistent=False)
 
+    @classmethod
+    def of(cls, psf, calibration, margin=0, dtype=torch.float32):
+        """The operator of a recording: lenslets and pupil as its `calibration.Calibration` has them."""
+        return cls(psf, calibration.lenslets, margin, calibration.pupil, dtype)
+
     @property
     def nbytes(self):
         """Bytes of the matrices, known before they are built."""

@@ -26,7 +26,7 @@ with job(snakemake) as run:
         from inverseflow.lightfield.networks import load_network
 
         network, _ = load_network(run.input.network, psf.optics)
-    A = LightField(psf, calibration.lenslets, settings.margin_lenslets)
+    A = LightField.of(psf, calibration, settings.margin_lenslets)
     known = run.params.truth
     simulated = None
     if run.input.truth:

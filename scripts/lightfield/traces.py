@@ -17,7 +17,7 @@ with job(snakemake) as run:
     psf = Psf.load(run.input.psf)
     calibration = Calibration.load(run.input.calibration)
     volumes = xr.open_zarr(run.input.volume, consolidated=False)
-    A = LightField(psf, calibration.lenslets, run.params.margin)
+    A = LightField.of(psf, calibration, run.params.margin)
     with run.compute() as engine:
         table, masks, traces = extract(
             open_recording(**run.params.reader),
