@@ -16,5 +16,6 @@ with job(snakemake) as run:
     with run.compute() as engine:
         infer(movie, calibration, run.input.psf, network, method, settings, run.output.store, engine, run.key)
     with xr.open_zarr(run.output.store, consolidated=False) as volumes:
-        sizes = volumes.sizes
-    write_anchor(run.output.anchor, run.output.store, sizes, "photons per voxel", settings)
+        sizes, units = volumes.sizes, volumes["mean"].attrs["units"]
+    used = {"method": method} | settings.model_dump(mode="json", exclude={"methods", "export_tiff"})
+    write_anchor(run.output.anchor, run.output.store, sizes, units, used)
