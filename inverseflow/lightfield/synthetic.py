@@ -161,15 +161,16 @@ def simulate(settings, optics, store, psf=None, psf_settings=None, n_threads=1):
 
     frames (time, v, u)         uint16 counts of background, neurons and noise
     footprints (neuron, v, u)   light field of a neuron at 1 photon per um3, without noise
-    background (v, u)           light field of the neuropil, photons
+    background (v, u)           light field of the neuropil
     masks (neuron, z, y, x)     share of each voxel of the reconstruction's grid that the neuron takes
-    brightness (neuron)         photons per um3 at baseline
-    volume (z, y, x)            photons emitted by each voxel at baseline, on the reconstruction's grid
+    brightness (neuron)         counts per um3 at baseline
+    volume (z, y, x)            light of each voxel at baseline, on the reconstruction's grid
     spikes, dff (neuron, time)  per frame
     centre_um (neuron, axis), radius_um (neuron), in_frame (neuron): whether its middle lies over the frame
 
-    Photons of a frame are background + sum_i brightness_i (1 + dff_i) footprints_i. Memory: the footprints
-    and a block of frames. The same settings give the same store on one kind of machine.
+    Light of a frame is background + sum_i brightness_i (1 + dff_i) footprints_i, in photons, which are the
+    counts of this camera (gain 1): the truth has the unit of the volumes. Memory: the footprints and a block
+    of frames. The same settings give the same store on one kind of machine.
     """
     seeds = np.random.default_rng(settings.seed).spawn(2)  # scene, activity: neither moves the other
     lenslets = (settings.n_lenslet, settings.n_lenslet)
@@ -184,7 +185,7 @@ def simulate(settings, optics, store, psf=None, psf_settings=None, n_threads=1):
     movie, scale = make_movie(scene, dff, footprints, background, settings)
     data = _truth(settings, optics, scene, lenslets, scale)
     data["footprints"] = ("neuron", "v", "u"), footprints, {"units": "um3"}
-    data["background"] = ("v", "u"), (background * scale).astype(np.float32), {"units": "photons"}
+    data["background"] = ("v", "u"), (background * scale).astype(np.float32), {"units": "counts"}
     data["spikes"] = ("neuron", "time"), spikes.astype(np.int32)
     data["dff"] = ("neuron", "time"), dff
     data = data.assign_coords(
@@ -246,8 +247,8 @@ def _truth(settings, optics, scene, lenslets, scale):
     return xr.Dataset(
         {
             "masks": (("neuron", "z", "y", "x"), scene.masks(grid), {"units": "share of the voxel"}),
-            "volume": (("z", "y", "x"), scene.render(grid) * np.float32(scale), {"units": "photons"}),
-            "brightness": ("neuron", scene.brightness * scale, {"units": "photons/um3"}),
+            "volume": (("z", "y", "x"), scene.render(grid) * np.float32(scale), {"units": "counts"}),
+            "brightness": ("neuron", scene.brightness * scale, {"units": "counts/um3"}),
             "centre_um": (("neuron", "axis"), scene.centre_um, um | {"axis": "z, y, x"}),
             "radius_um": ("neuron", scene.radius_um, um),
             "in_frame": ("neuron", (np.abs(scene.centre_um[:, 1:]) <= half).all(1)),

@@ -79,15 +79,15 @@ def _projections(fig, upper, lower, bar, volume):
 
 
 def true_deviation(simulated):
-    """Standard deviation over time (z, y, x) of a simulated sample (of `synthetic.simulate`), in photons.
+    """Standard deviation over time (z, y, x) of a simulated sample (of `synthetic.simulate`), in counts.
 
     Neurons that share a voxel count as independent of each other there.
     """
     size = [np.diff(_edges(simulated[name].values))[0] / simulated.sizes[name] for name in "zyx"]
     deviation = simulated["brightness"].values * simulated["dff"].values.std(1) * np.prod(size)
     variance = 0 * simulated["volume"]
-    for i, photons in enumerate(deviation):  # one mask at a time: many do not fit into memory
-        variance = variance + (photons * simulated["masks"][i].values) ** 2
+    for i, counts in enumerate(deviation):  # one mask at a time: many do not fit into memory
+        variance = variance + (counts * simulated["masks"][i].values) ** 2
     return np.sqrt(variance).assign_attrs(simulated["volume"].attrs)
 
 
