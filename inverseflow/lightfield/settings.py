@@ -112,9 +112,7 @@ class SampleSettings(Settings):
     neurons: str | None = setting(
         None, "neurons given by the user: CSV of z_um, y_um, x_um, or a volume of labels"
     )
-    two_photon: str | None = setting(
-        None, "two-photon volume: neurons are found on it, and training may use it"
-    )
+    two_photon: str | None = setting(None, "two-photon volume of this sample: neurons are found on it")
 
     @model_validator(mode="after")
     def one_source(self):

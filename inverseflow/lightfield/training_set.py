@@ -206,8 +206,8 @@ def labelled_from_stack(stack, voxel_um, optics, light_field, n_lenslet, rng, n_
     have = np.array(stack.shape) * voxel_um
     if (have < np.array(needed) - voxel_um).any():
         raise ValueError(
-            f"two_photon: expected a volume (z, y, x) of at least {_um(needed)}, got {_um(have)}; check its "
-            "voxel size, or reconstruct fewer planes"
+            f"train.labels.path: expected a volume (z, y, x) of at least {_um(needed)}, got {_um(have)}; "
+            "check its voxel size, or reconstruct fewer planes"
         )
     room = np.maximum(have - needed, 0)[1:] / 2
     centre = np.array([-np.mean([grid.edges(0)[0], grid.edges(0)[-1]]), *rng.uniform(-room, room)])
@@ -216,7 +216,7 @@ def labelled_from_stack(stack, voxel_um, optics, light_field, n_lenslet, rng, n_
         turn(torch.from_numpy(_resampled(stack, voxel_um, g, centre))).contiguous() for g in (grid, fine)
     )
     if not coarse.any():
-        raise ValueError("two_photon: the volume is dark; expected fluorescence above 0")
+        raise ValueError("train.labels.path: the volume is dark; expected fluorescence above 0")
     chance = coarse.numpy().astype(np.float64).ravel() ** 2
     at = rng.choice(chance.size, n_ball, p=chance / chance.sum())
     middles = [(grid.edges(axis)[1:] + grid.edges(axis)[:-1]) / 2 for axis in range(3)]
