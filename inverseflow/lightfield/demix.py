@@ -64,6 +64,29 @@ def nnls_traces(frames, footprints, weight=None):
     return Demixer(footprints, weight)(frames)
 
 
+def left_out_error(frame, footprints, weight, part):
+    """Standard errors (component,) of the fit of one frame, from fits without one part of the pixels each.
+
+    frame, weight (v, u); footprints (component, v, u); part (v, u), whole numbers from 0 (delete-a-group
+    jackknife). What the model lacks counts, too, if it is not alike in all parts. All fits together cost one
+    Gram matrix of the footprints.
+    """
+    flat, weight, part = np.asarray(footprints).reshape(len(footprints), -1), np.ravel(weight), np.ravel(part)
+    n = part.max() + 1
+    gram, projected = np.empty((n, len(flat), len(flat))), np.empty((n, len(flat)))
+    for k in range(n):
+        inside = np.flatnonzero((part == k) & (weight > 0))
+        light = flat[:, inside]
+        weighted = light * weight[inside].astype(light.dtype)
+        gram[k], projected[k] = weighted @ light.T, weighted @ np.ravel(frame)[inside]
+    tiny = 1e-9 * np.diag(np.diagonal(gram.sum(0)))  # a footprint may lie in one part alone
+    fits = [
+        nonnegative(np.delete(gram, k, 0).sum(0) + tiny, np.delete(projected, k, 0).sum(0)[None])[0]
+        for k in range(n)
+    ]
+    return np.sqrt(n - 1) * np.std(fits, axis=0)
+
+
 def nonnegative(gram, projected, tolerance=1e-8, n_sweep=20):
     """x >= 0 that minimises x' gram x / 2 - projected' x, for every row of projected (T, component).
 

@@ -176,7 +176,11 @@ def match(found_um, true_um, within_um):
 
 
 def trace_rows(out, table, traces, simulated, settings):
-    """Detection, and traces of the neurons that were found, against the simulated ones in the frame."""
+    """Detection, and traces of the neurons that were found, against the simulated ones in the frame.
+
+    Rows ..._all: over all that are active in the frame, 0 for those that were not found, so that finding few
+    does not look good.
+    """
     inside = np.flatnonzero(simulated["in_frame"].values)
     centre = simulated["centre_um"].values
     i, j, away = match(table[PLACE].to_numpy(), centre[inside], settings.match_um)
@@ -184,13 +188,19 @@ def trace_rows(out, table, traces, simulated, settings):
     out.add("detection_precision", len(i) / max(len(table), 1), "1", len(table))
     out.add("detection_recall", len(i) / max(len(inside), 1), "1", len(inside))
     out.add_many("detection_distance", away, "um", np.median)
+    found = [traces[name].values[i].astype(float) for name in ("dff", "calcium")]
+    true, spikes = simulated["dff"].values[j], simulated["spikes"].values[j].astype(float)
+    every = simulated["dff"].values[inside]
+    active = np.isfinite(metrics.correlations(every, every))  # a constant trace has no correlation
+    for name, values in zip(("trace_correlation", "calcium_correlation"), found):
+        correlation = metrics.correlations(values, true)
+        out.add_many(name, correlation)
+        of_all = np.zeros(len(every))
+        of_all[np.searchsorted(inside, j)] = np.nan_to_num(correlation)
+        out.add_many(f"{name}_all", of_all[active])
     if not len(i):
         return
-    dff = traces["dff"].values[i].astype(float)
-    calcium, events = traces["calcium"].values[i].astype(float), traces["events"].values[i].astype(float)
-    true, spikes = simulated["dff"].values[j], simulated["spikes"].values[j].astype(float)
-    out.add_many("trace_correlation", metrics.correlations(dff, true))
-    out.add_many("calcium_correlation", metrics.correlations(calcium, true))
+    dff, events = found[0], traces["events"].values[i].astype(float)
     smooth = running_mean(events, 3), running_mean(spikes, 3)
     out.add_many("event_correlation", metrics.correlations(*smooth))
     out.add_many("trace_gain", slopes(true, dff), statistic=np.median)

@@ -7,7 +7,15 @@ import pytest
 
 from inverseflow.core.compute import compute
 from inverseflow.lightfield.detect_neurons import voxel_axes
-from inverseflow.lightfield.evaluate import COLUMNS, evaluate, match, slopes, timing
+from inverseflow.lightfield.evaluate import (
+    COLUMNS,
+    Recorder,
+    evaluate,
+    match,
+    slopes,
+    timing,
+    trace_rows,
+)
 from inverseflow.lightfield.extract import extract, rectified
 from inverseflow.lightfield.psf import compute_psf
 from inverseflow.lightfield.reconstruct import Task
@@ -69,6 +77,27 @@ def test_values_are_those_of_a_working_chain(table):
 
 def test_the_same_settings_give_the_same_table(extracted, table):
     pd.testing.assert_frame_equal(measured(extracted, simulated=made.truth(), fine_psf=compute_psf), table)
+
+
+def test_neurons_that_are_missed_count(extracted):
+    table, traces = extracted
+    truth = made.truth()
+
+    def rows(keep):
+        out = Recorder("small", "rl")
+        few = table[keep].reset_index(drop=True), traces.isel(neuron=np.flatnonzero(keep))
+        trace_rows(out, *few, truth, EvaluateSettings())
+        return out.table.set_index("metric")
+
+    centre, inside = truth["centre_um"].values, truth["in_frame"].values
+    i, _, _ = match(table[["z_um", "y_um", "x_um"]].to_numpy(), centre[inside], EvaluateSettings().match_um)
+    every, half, none = (rows(np.isin(np.arange(len(table)), i[:n])) for n in (len(i), 3, 0))
+    for name in ("trace_correlation", "calcium_correlation"):
+        assert every.n[f"{name}_all"] == half.n[f"{name}_all"] == none.n[f"{name}_all"] == inside.sum()
+        for found in (every, half):
+            total = found.value[name] * found.n[name]
+            assert found.value[f"{name}_all"] == pytest.approx(total / inside.sum())
+        assert half.n[name] == 3 and name not in none.index and none.value[f"{name}_all"] == 0
 
 
 def test_some_neurons_are_perturbed(extracted):

@@ -13,11 +13,12 @@ from inverseflow.core.compute import compute
 from inverseflow.core.metrics import correlations
 from inverseflow.lightfield.detect_neurons import PLACE, ball_masks, voxel_axes
 from inverseflow.lightfield.evaluate import match
-from inverseflow.lightfield.extract import extract, measure, quality, shells, volume_statistic
+from inverseflow.lightfield.extract import extract, measure, pupil_parts, quality, shells, volume_statistic
 from inverseflow.lightfield.infer import infer
 from inverseflow.lightfield.operator import LightField
 from inverseflow.lightfield.settings import TracesSettings
 from inverseflow.lightfield.trace_files import load_masks, write_masks, write_table, write_traces
+from inverseflow.lightfield.traces import footprints
 from inverseflow.lightfield.volume_statistics import activity, local_correlation
 
 
@@ -56,13 +57,47 @@ def test_neurons_and_traces_are_those_of_the_simulation(extracted):
 
 def test_quality_tells_neurons_from_what_is_none(extracted):
     table, _, traces = extracted
-    assert {"baseline", "noise", "trace_snr", "skewness", "n_events", "rate_hz", "crowd"} <= set(table)
+    assert {
+        "baseline",
+        "baseline_snr",
+        "doubtful",
+        "noise",
+        "trace_snr",
+        "skewness",
+        "n_events",
+        "rate_hz",
+        "crowd",
+    } <= set(table)
     assert len(table) == traces.sizes["neuron"]
     i, j, _ = true_pairs(table)
     assert table.footprint_correlation.iloc[i].median() > 0.5
     assert table.trace_snr.iloc[i].median() > 5
     centre = table[PLACE].to_numpy()
     assert table.nearest_um[0] == pytest.approx(np.sort(np.linalg.norm(centre - centre[0], axis=1))[1])
+
+
+def test_light_that_no_footprint_explains_makes_the_baseline_doubtful(extracted):
+    """A beam from one side onto the neuron that is known best: its baseline becomes uncertain, no other."""
+    table, masks, traces = extracted
+    best = int(table.baseline_snr.argmax())
+    assert not table.doubtful[best] and (table.baseline_snr > 0).all()
+    movie, footprint = made.movie(), footprints(made.operator(), masks)[best]
+    part = pupil_parts(footprint.shape, made.OPTICS.pixels_per_lenslet)
+    beam = np.where(part < 3, footprint, 0) * 3 * table.baseline[best]
+    brighter = movie.copy(data=(movie.values + beam).astype(np.uint16))
+    settings = TracesSettings()
+    with compute("threads", 1) as engine:
+        args = (made.calibration(), made.operator(), made.OPTICS, made.volumes(), masks, settings, engine)
+        found = quality(table, measure(brighter, *args))
+    assert found.doubtful[best]
+    far = np.linalg.norm(table[PLACE] - table[PLACE].iloc[best], axis=1) > 30
+    np.testing.assert_array_equal(found.doubtful[far], table.doubtful[far])
+
+
+def test_pupil_parts_are_thirds_of_lenslets():
+    part = pupil_parts((8, 12), 4)
+    assert part[0, :4].tolist() == [0, 0, 1, 2] and part[:4, 0].tolist() == [0, 0, 3, 6]
+    np.testing.assert_array_equal(part, np.tile(part[:4, :4], (2, 3)))
 
 
 def test_a_place_without_a_neuron_has_no_footprint(extracted):
@@ -134,7 +169,8 @@ def test_mask_means(extracted):
     _, _, traces = run(TracesSettings(source="mask"))
     expected = made.volumes()["volume"].values.reshape(300, -1) @ masks.toarray().T / masks.sum(1)
     np.testing.assert_allclose(traces["raw"].values.T, expected, rtol=1e-4)
-    _, _, less = run(TracesSettings(source="mask", neuropil=0.5))
+    found, _, less = run(TracesSettings(source="mask", neuropil=0.5))
+    assert found.baseline_snr.isna().all() and not found.doubtful.any()  # nothing is fitted
     assert (less["raw"].mean() < traces["raw"].mean()).item()
     i, j, _ = true_pairs(table)
     assert np.median(correlations(traces["dff"].values[i], made.truth()["dff"].values[j])) > 0.85

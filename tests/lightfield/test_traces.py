@@ -8,7 +8,13 @@ import scipy.sparse as sparse
 import torch
 from scipy.optimize import nnls
 
-from inverseflow.lightfield.demix import Demixer, nnls_traces, nonnegative, poisson_weight
+from inverseflow.lightfield.demix import (
+    Demixer,
+    left_out_error,
+    nnls_traces,
+    nonnegative,
+    poisson_weight,
+)
 from inverseflow.lightfield.traces import baseline, delta_f, footprints, mask_traces, running_mean
 
 SETTINGS = SimpleNamespace(
@@ -99,6 +105,35 @@ def test_poisson_weight_lowers_the_error():
     weighted = nnls_traces(frames, S, poisson_weight(frames.mean(0))) - truth
     assert weighted.std() < 0.9 * plain.std()
     assert abs(weighted.mean()) < 0.1
+
+
+def blurred_spots(rng, n=5, size=36):
+    """Footprints (n, size, size) of Gaussian spots, and what part of nine each pixel belongs to."""
+    v, u = np.mgrid[:size, :size]
+    centre = rng.uniform(6, size - 6, (n, 2, 1, 1))
+    return np.exp(-((v - centre[:, 0]) ** 2 + (u - centre[:, 1]) ** 2) / 18), 3 * (v % 3) + u % 3
+
+
+def test_left_out_error_is_the_spread_over_repetitions():
+    rng = np.random.default_rng(11)
+    S, part = blurred_spots(rng)
+    x, weight = np.full(5, 100.0), rng.uniform(0.5, 1, S.shape[1:])
+    frames = np.tensordot(x, S, 1) + rng.normal(size=(300, *S.shape[1:]))
+    spread = nnls_traces(frames, S, weight).std(0)
+    errors = np.array([left_out_error(frame, S, weight, part) for frame in frames[:60]])
+    # the jackknife of nine parts: chi-square of 8, its root 3 % low; 60 repetitions leave 3 %
+    np.testing.assert_allclose(errors.mean(0) / spread, 1, atol=0.15)
+    assert left_out_error(np.tensordot(x, S, 1), S, weight, part).max() < 1e-5
+
+
+def test_left_out_error_sees_light_that_comes_from_some_directions():
+    S, part = blurred_spots(np.random.default_rng(12))
+    frame = np.tensordot(np.full(5, 100.0), S, 1) + 30.0 * (part < 3) * S[2]
+    error = left_out_error(frame, S, np.ones(frame.shape), part)
+    assert error.argmax() == 2 and error[2] > 2  # a third of the pixels say 130, the others 100
+    alone = np.where(part == 4, S[:1], 0)  # a footprint in one part: nothing is known without it
+    error = left_out_error(frame, np.concatenate([S, alone]), np.ones(frame.shape), part)
+    assert np.isfinite(error).all()
 
 
 def test_traces_of_footprints_of_masks():
