@@ -195,9 +195,7 @@ def whole(folder, n_frame):
     add("local, resumed after SIGKILL", run, run.finish(), n_frame - n_done)
     sums.append(checksum(store))
     same = sums[0] == sums[1]
-    rows.append(
-        (case, "local, resumed after SIGKILL", "frames kept from before SIGKILL", n_done, "1", 1)
-    )
+    rows.append((case, "local, resumed after SIGKILL", "frames kept from before SIGKILL", n_done, "1", 1))
     rows.append((case, "local, resumed after SIGKILL", "bytes equal to the other run", same, "1", 1))
     return rows
 

@@ -76,7 +76,7 @@ def test_axes_are_in_um_and_z_points_downwards(tmp_path):
     picture = imread(tmp_path / "a.png")[..., :3]
     # inferno's last colour: the voxel in both projections; the rest of it belongs to the colour bar
     row, col = np.nonzero(np.abs(picture - [0.988, 1, 0.643]).max(-1) < 0.03)
-    image = col < 0.77 * picture.shape[1]
+    image = col < 0.53 * picture.shape[1]
     spot = row[image] < 0.5 * picture.shape[0]
     above, below = row[image][spot], row[image][~spot]
     assert above.size and below.size
