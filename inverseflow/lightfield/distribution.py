@@ -14,7 +14,8 @@ import logging
 import numpy as np
 import torch
 
-from ..core.training import step_rng
+from inverseflow.core.training import step_rng
+
 from .losses import resynthesis_chi
 from .training_set import draw
 

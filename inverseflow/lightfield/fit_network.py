@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..core.progress import progress
-from ..core.training import (
+from inverseflow.core.progress import progress
+from inverseflow.core.training import (
     Average,
     Curves,
     clip_gradients,
@@ -22,6 +22,7 @@ from ..core.training import (
     step_rng,
     warmup_cosine,
 )
+
 from . import losses
 from .networks import Critic, EmNet, Lista, prepare
 from .operator import LightField

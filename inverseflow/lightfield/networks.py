@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.weights import WeightsError, load_weights, read_card, require
+from inverseflow.core.weights import WeightsError, load_weights, read_card, require
 
 TINY = 1e-6
 FORMS = ("em", "lista")

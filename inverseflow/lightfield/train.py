@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.progress import progress
-from ..core.solvers import richardson_lucy
-from ..core.stores import key_of, replacing
-from ..core.training import step_rng
-from ..core.weights import SHIPPED, WeightsError, card_path, read_card, save_weights
+from inverseflow.core.progress import progress
+from inverseflow.core.solvers import richardson_lucy
+from inverseflow.core.stores import key_of, replacing
+from inverseflow.core.training import step_rng
+from inverseflow.core.weights import SHIPPED, WeightsError, card_path, read_card, save_weights
+
 from .distribution import training_range
 from .fit_network import SIZES, fit, new_network
 from .measure_network import measure

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..core.progress import progress
-from ..core.stores import replacing
-from ..core.training import step_rng
+from inverseflow.core.progress import progress
+from inverseflow.core.stores import replacing
+from inverseflow.core.training import step_rng
+
 from .scattering import ScatteredLightField
 from .scene import Grid, Scene
 from .settings import SimulateSettings
