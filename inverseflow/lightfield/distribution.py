@@ -6,7 +6,7 @@ network holds chi on held-out frames of its training at several light levels; th
 
     score = (log chi - median) / (high - median) at the frame's light,    high: the 95th percentile
 
-so that about one training frame in twenty has a score above 1. Frames must be in photons.
+so that at most about one training frame in twenty has a score above 1. Frames must be in photons.
 """
 
 import logging
@@ -21,6 +21,7 @@ from .training_set import draw
 
 LEVELS = (10.0, 25.0, 60.0, 150.0, 400.0)  # mean photons of the brightest tenth of the pixels
 LIMIT = 2.0  # a score above it is out of the distribution
+LEAST = 0.05  # of log chi, the unit of the score at least: a few held-out scenes cannot tell a finer one
 READ_NOISE = 1.6
 
 
@@ -52,7 +53,7 @@ def scores(table, A, volumes, frames, mask=None, read_noise=READ_NOISE):
     light = frames.flatten(1).topk(n).values.mean(1).clamp_min(1e-6).log().cpu().numpy()
     levels = np.log(table["photons"])
     median, high = (np.interp(light, levels, table[name]) for name in ("median", "high"))
-    return ((chi - median) / (high - median)).astype(np.float32)
+    return ((chi - median) / np.maximum(high - median, LEAST)).astype(np.float32)
 
 
 def warn_when_shifted(values, name):
