@@ -8,7 +8,7 @@ what is compared are the CPU seconds of all processes per further frame, so that
 Peak memory is the largest resident set of any process of a run, the operating system's own figure.
 Frames per second are wall time on a machine that other work may share: see "cores busy".
 
-python -m benchmarks.lightfield_movie [--frames 2000] [--folder FOLDER] [--slurm]
+python -m benchmarks.lightfield_movie [--frames 2000] [--folder FOLDER] [--slurm FRAMES]
 """
 
 import argparse
@@ -206,7 +206,7 @@ def _n_done(state):
 
 
 def on_slurm(folder, n_frame):
-    """A part of the movie on two SLURM workers of the loopback cluster of the tests."""
+    """The movie, or a part of it, on two SLURM workers of the loopback cluster of the tests."""
     script = ROOT / "tests" / "slurm" / "slurm_up.sh"
     options = {"queue": "cpu", "interface": "lo", "workers": 2, "memory_mb": 2000}
     with open("/run/inverseflow-slurm.lock", "w") as lock:
@@ -234,7 +234,7 @@ def main():
     parser.add_argument(
         "--folder", help="where movie and volumes are written; needs about 4 GB for 2,000 frames"
     )
-    parser.add_argument("--slurm", type=int, default=320, help="frames for SLURM workers; 0: without")
+    parser.add_argument("--slurm", type=int, default=2000, help="frames for SLURM workers; 0: without")
     parser.add_argument("--quick", action="store_true", help="160 frames, nothing written")
     options = parser.parse_args()
     n_frame = 160 if options.quick else options.frames
