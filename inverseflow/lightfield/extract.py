@@ -105,8 +105,8 @@ def measure(movie, calibration, A, optics, volumes, masks, settings, engine):
             fit = deconvolve(dff, frame_ms, settings.decay_ms, settings.rise_ms)
             calcium, events, noise = fit.calcium, fit.events, fit.noise
             attrs["decay_ms"] = fit.decay_ms
-        except NoDecay as error:
-            _log.warning("no events: %s", error)
+        except NoDecay as reason:
+            _log.warning("no events: %s", reason)
     counts = movie.attrs.get("units", "counts")
     units = {"raw": counts, "baseline": counts, "dff": "1", "calcium": "1", "events": "1"}
     for name, values in zip(units, (raw, f0, dff, calcium, events)):

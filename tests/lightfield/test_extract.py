@@ -250,6 +250,25 @@ def test_neurons_without_light_stay_dark(extracted):
     assert np.isnan(table.baseline[1]) and table.n_events[1] == 0
 
 
+def test_traces_without_activity_have_no_events(extracted, caplog):
+    _, masks, _ = extracted
+    still = made.movie().isel(time=[5] * 24)
+    still = still.assign_coords(time=("time", 20.0 * np.arange(24), {"units": "ms"}))
+    with compute("threads", 1) as engine:
+        traces = measure(
+            still,
+            made.calibration(),
+            made.operator(),
+            made.OPTICS,
+            made.volumes(),
+            masks,
+            TracesSettings(),
+            engine,
+        )
+    assert "no events" in caplog.text and np.isnan(traces["events"]).all()
+    assert np.isfinite(traces["raw"]).all() and np.isfinite(traces["baseline_error"]).all()
+
+
 def write_all(folder, table, masks, traces):
     write_table(folder / "neurons.csv", table)
     write_masks(folder / "masks.zarr", masks, voxel_axes(made.OPTICS, made.volumes()["mean"].shape))
