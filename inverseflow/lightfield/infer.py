@@ -23,7 +23,7 @@ from .operator import LightField
 from .psf import Psf
 from .read import bad_frames
 from .reconstruct import METHODS, Task, reconstruct
-from .volume_store import PROJECTIONS, create, kept_range
+from .volume_store import PROJECTIONS, create, kept_range, largest_over_frame
 
 SAVE_EVERY_S = 5.0  # between two notes of what is finished, at least,
 SAVE_SHARE = 0.05  # and of the time that they may take, at most
@@ -184,7 +184,8 @@ class Blocks:
         for v in volume[good]:
             total += v
             squares += np.square(v, dtype=np.float64)
-        highest = {name: volume.max(1 + "zyx".index(name[-1])) for name in PROJECTIONS}
+        margin = self.settings.margin_lenslets * task.optics.voxels_per_lenslet
+        highest = largest_over_frame(volume, margin)
         return highest | {
             "total": total,
             "squares": squares,

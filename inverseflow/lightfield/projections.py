@@ -1,6 +1,6 @@
 """What people look at first: maximum projections as a picture and as a film, and the volumes for Fiji.
 
-All three take the store that `infer` writes, see `volume_store`.
+All three take the store that `infer` writes, see `volume_store`, and show it over the frame, without margin.
 """
 
 import itertools
@@ -10,6 +10,8 @@ import xarray as xr
 
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 from inverseflow.core.stores import replacing
+
+from .volume_store import over_frame
 
 HIGH = 99.8  # percentile at which the colours end
 FILM_PIXELS = 480  # least width of the film
@@ -24,7 +26,7 @@ def projection_figure(store, path, title=""):
     Under the view from above stands the one from the front, beside it that from the side, all at one scale,
     with a bar in um and the colour scale. Needs a store with at least one good frame.
     """
-    data = xr.open_zarr(store, consolidated=False, chunks=None)
+    data = over_frame(xr.open_zarr(store, consolidated=False, chunks=None))
     shown = ["mean", "std"] if data.sizes["time"] > 1 else ["mean"]
     names = {"mean": "mean over time", "std": "standard deviation over time"}
     sheets = [_sheet(data, [data[name].max(axis).values for axis in "zyx"]) for name in shown]
@@ -89,7 +91,7 @@ def projection_movie(store, path, frames_per_s=25):
     """
     import imageio_ffmpeg
 
-    pictures = _pictures(xr.open_zarr(store, consolidated=False, chunks=None))
+    pictures = _pictures(over_frame(xr.open_zarr(store, consolidated=False, chunks=None)))
     first = next(pictures)
     with replacing(path) as temporary:
         film = imageio_ffmpeg.write_frames(
@@ -115,7 +117,7 @@ def export_ome_tiff(store, path):
     """
     import tifffile
 
-    data = xr.open_zarr(store, consolidated=False, chunks=None)
+    data = over_frame(xr.open_zarr(store, consolidated=False, chunks=None))
     if "volume" not in data:
         raise ValueError(
             f"{store}: no volumes are kept; set infer.keep_every to 1 or more and run infer again"

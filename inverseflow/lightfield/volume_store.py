@@ -10,6 +10,8 @@
 time is in ms (or frame numbers), z, y, x in um: voxel centres, y = x = 0 in the middle of the frame. Units of
 the volume are those of the frames: the counts that a voxel's light makes, if all that passes the objective's
 pupil were caught. The group's attribute `ome` describes `volume` (`mean` when no volumes are kept).
+The outer `margin_voxels` of y and x lie outside of the frame: they hold the light that comes in from there
+and are no image. Projections leave them out (NaN); `over_frame` cuts them off.
 """
 
 import numpy as np
@@ -25,6 +27,26 @@ _OME_UNITS = {"ms": "millisecond", "um": "micrometer"}
 def kept_range(first, end, keep_every):
     """Indices in `volume` of the kept ones of frames [first, end): (first, end) there."""
     return (-(-first // keep_every), -(-end // keep_every)) if keep_every else (0, 0)
+
+
+def over_frame(data):
+    """A store (Dataset of xarray) without the voxels of the margin."""
+    margin = data.attrs.get("margin_voxels", 0)
+    return data.isel({axis: slice(margin, data.sizes[axis] - margin) for axis in "yx"})
+
+
+def largest_over_frame(volume, margin):
+    """{name: float32 (T, ...)} of PROJECTIONS: largest values of volumes (T, Z, Y, X) over the frame, NaN in
+    the margin of so many voxels."""
+    inside = (slice(margin, volume.shape[2] - margin), slice(margin, volume.shape[3] - margin))
+    found = {}
+    for name, plane in PROJECTIONS.items():
+        axis = 1 + "zyx".index(name[-1])
+        found[name] = np.full(np.delete(volume.shape, axis), np.nan, np.float32)
+        places = dict(zip("yx", inside))
+        at = tuple(places.get(a, slice(None)) for a in plane)
+        found[name][:, *at] = volume[:, :, *inside].max(axis)
+    return found
 
 
 def create(path, movie, optics, shape, method, settings):
@@ -63,6 +85,7 @@ def create(path, movie, optics, shape, method, settings):
     group.attrs.update(
         title="volumes reconstructed from a light-field movie",
         method=method,
+        margin_voxels=optics.voxels_per_lenslet * settings.margin_lenslets,
         axes=list(axes),
         scale=scale,
         units=units,

@@ -4,6 +4,7 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.lightfield.trace_figures import trace_figure, true_traces
 from inverseflow.lightfield.volume_figures import true_deviation, volume_figure
+from inverseflow.lightfield.volume_store import over_frame
 
 
 def open_store(path):
@@ -13,7 +14,7 @@ def open_store(path):
 with job(snakemake) as run:
     title = f"{run.wildcards.sample} ({run.params.origin})"
     methods = run.params.methods
-    stores = {method: open_store(path) for method, path in zip(methods, run.input.volumes)}
+    stores = {method: over_frame(open_store(path)) for method, path in zip(methods, run.input.volumes)}
     rows = {"mean over time": {method: store["mean"] for method, store in stores.items()}}
     ground = "std" if all(store.sizes["time"] > 1 for store in stores.values()) else "mean"
     if ground == "std":

@@ -23,6 +23,7 @@ from inverseflow.lightfield.infer import infer
 from inverseflow.lightfield.read import open_movie
 from inverseflow.lightfield.reconstruct import reconstruct
 from inverseflow.lightfield.settings import InferSettings
+from inverseflow.lightfield.volume_store import over_frame
 
 SETTINGS = InferSettings(n_iter=2, block_frames=4)
 N_FRAME = 11  # the last block is not full
@@ -66,6 +67,20 @@ def test_store_holds_what_reconstruct_gives(recording, finished):
     residual = ((again - y) ** 2).sum((1, 2)).sqrt() / (y**2).sum((1, 2)).sqrt()
     np.testing.assert_allclose(data["residual"], residual, rtol=1e-5)
     assert np.isnan(data["score"]).all() and not data["bad"].any()
+
+
+def test_projections_leave_the_margin_out(recording, tmp_path):
+    run(recording, tmp_path / "a.zarr", SETTINGS.model_copy(update={"margin_lenslets": 1}))
+    data = xr.open_zarr(tmp_path / "a.zarr", consolidated=False, chunks=None)
+    p = OPTICS.voxels_per_lenslet
+    assert data["volume"].shape[2:] == tuple(p * (n + 2) for n in LENSLETS)
+    inside = over_frame(data)
+    assert inside["volume"].shape[2:] == tuple(p * n for n in LENSLETS)
+    np.testing.assert_array_equal(inside["y"], data["y"][p:-p])
+    for axis, name in enumerate(("max_projection_z", "max_projection_y", "max_projection_x"), 1):
+        np.testing.assert_array_equal(inside[name], inside["volume"].values.max(axis))
+    assert np.isnan(data["max_projection_z"].values[:, :p]).all()
+    assert np.isnan(data["max_projection_y"].values[..., -p:]).all()
 
 
 def test_axes_units_and_ome_metadata(finished):
