@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from inverseflow.core.settings import ByName, Settings, setting
+from inverseflow.core.settings import ByName, Name, Settings, setting
 
-Method = Literal["half", "luminance", "levin_weiss", "csc", "unfolded"]
+Method = Literal["half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded"]
 
 
 class SimulateSettings(Settings):
@@ -27,6 +27,16 @@ class SampleSettings(Settings):
     rgb_back: str | None = setting(
         None, "back, painted too, in colour as seen from the back: both layers are guided"
     )
+    cradle_mask: str | None = setting(
+        None, "mask of the cradle, above 0 where there is wood; same size as path"
+    )
+    polarity: Literal["film", "transmission", "attenuation"] = setting(
+        "film",
+        "what the radiograph's values are: film (bright where X-rays are stopped), transmission (linear, "
+        "dark there: the logarithm is taken), or attenuation (linear, already the logarithm)",
+    )
+    colour: Literal["srgb", "linear"] = setting("srgb", "encoding of the colour images")
+    pixel_um: float | None = setting(None, "distance between pixels of the radiograph", "um", gt=0)
     simulate: SimulateSettings | None = setting(None, "make this sample instead of reading it")
 
     @model_validator(mode="after")
@@ -34,6 +44,8 @@ class SampleSettings(Settings):
         if (self.path is None) == (self.simulate is None):
             got = "both" if self.path is not None else "neither"
             raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
+        if self.path is not None and self.rgb is None:
+            raise ValueError("rgb: missing; expected the visible side in colour beside path")
         return self
 
 
@@ -42,19 +54,54 @@ class CalibrateSettings(Settings):
 
 
 class DictionarySettings(Settings):
-    """Coupled convolutional dictionaries of radiograph and colour."""
+    """Coupled convolutional dictionaries of radiograph and colour, for `csc`."""
+
+    weights: Literal["pretrained", "learn"] = setting(
+        "pretrained", "pretrained: the dictionary that comes with the package; learn: one of this run"
+    )
+    samples: tuple[Name, ...] = setting(
+        (), "paintings of this run with nothing concealed, to learn from; empty: virtual paintings"
+    )
+    seed: int = setting(0, "seed of paintings, patches and first atoms", ge=0)
 
 
 class TrainSettings(Settings):
     """The unfolded network, trained on the painting itself."""
+
+    seed: int = setting(0, "seed of first weights and of the order of patches", ge=0)
+
+
+class LevinWeissSettings(Settings):
+    """Gradients weighted by the colours (Levin and Weiss)."""
+
+
+class GuidedSettings(Settings):
+    """Local linear regression of the radiograph on the colours."""
+
+
+class CscSettings(Settings):
+    """Convolutional sparse coding with coupled dictionaries and exclusion."""
 
 
 class InferSettings(Settings):
     """Separation of the radiograph into two layers."""
 
     methods: tuple[Method, ...] = setting(
-        ("half", "luminance", "levin_weiss", "csc", "unfolded"), "methods that are run", min_length=1
+        ("half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded"),
+        "methods that are run; oracle needs the truth, so measured paintings go without it",
+        min_length=1,
     )
+    tile: int = setting(1024, "pixels across a tile; the overlap comes on top", "pixels", ge=64)
+    levin_weiss: LevinWeissSettings = setting(LevinWeissSettings, "colour-weighted gradients")
+    guided: GuidedSettings = setting(GuidedSettings, "local regression on the colours")
+    csc: CscSettings = setting(CscSettings, "convolutional sparse coding")
+
+    @model_validator(mode="after")
+    def each_once(self):
+        twice = sorted({name for name in self.methods if self.methods.count(name) > 1})
+        if twice:
+            raise ValueError(f"methods: expected every method once, got {', '.join(twice)} more than once")
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -75,3 +122,12 @@ class XraySettings(Settings):
     infer: InferSettings = setting(InferSettings, "separation")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "figures of merit")
     figures: FiguresSettings = setting(FiguresSettings, "pictures")
+
+    @model_validator(mode="after")
+    def known_samples(self):
+        for name in self.dictionary.samples:
+            if name not in self.samples:
+                raise ValueError(
+                    f"dictionary.samples: expected names of {', '.join(self.samples)}, got {name!r}"
+                )
+        return self
