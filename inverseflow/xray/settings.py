@@ -107,9 +107,21 @@ class InferSettings(Settings):
 class EvaluateSettings(Settings):
     """Figures of merit."""
 
+    border_px: int = setting(0, "pixels along the image's border that count nowhere", "pixels", ge=0)
+    gradient_px: float = setting(
+        1.0, "sigma of the Gaussian whose gradients are compared between layers and colours", "pixels", gt=0
+    )
+    ssim_window: Literal[5, 7, 9, 11] = setting(7, "side of the windows of structural similarity", "pixels")
+
 
 class FiguresSettings(Settings):
     """Pictures."""
+
+    low_percent: float = setting(1.0, "percentile that is drawn black", "%", ge=0, lt=50)
+    high_percent: float = setting(99.0, "percentile that is drawn white", "%", gt=50, le=100)
+    zoom: tuple[int, int, int] | None = setting(
+        None, "detail that is drawn too: first row, first column, side; nothing: where x varies most"
+    )
 
 
 class XraySettings(Settings):
