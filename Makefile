@@ -10,7 +10,7 @@ SM     := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(abspath $(BIN)):$(PATH)
 # One invocation per stage: an anchor that came out the same ends the rerun there.
 STAGES := fingerprints summaries calibrations models detections reconstructions traces all
-BENCHES := fri maxrf known scale lightfield lightfield_movie lightfield_real lightfield_traces lightfield_nets calcium
+BENCHES := fri maxrf known scale lightfield lightfield_movie lightfield_real lightfield_traces lightfield_nets calcium sparse_coding lista registration xray xray_large xray_real
 
 run: $(VENV)/.done
 	set -e; for stage in $(STAGES); do $(SM) $$stage; done
@@ -25,7 +25,7 @@ test: $(VENV)/.done
 	$(SM) --lint
 	$(BIN)/python -m pytest -q
 
-bench: $(VENV)/.done .peers/pymca/.done .peers/pyolaf/.done
+bench: $(VENV)/.done .peers/pymca/.done .peers/pyolaf/.done .peers/sporco/.done
 	set -e; for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.core tables
 

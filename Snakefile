@@ -19,6 +19,11 @@ if CONFIG.lightfield:
     include: "workflow/rules/lightfield_common.smk"
 
 
+if CONFIG.xray:
+
+    include: "workflow/rules/xray_common.smk"
+
+
 report: "workflow/report/workflow.rst"
 
 
@@ -90,6 +95,11 @@ if CONFIG.maxrf:
 if CONFIG.lightfield:
 
     include: "workflow/rules/lightfield.smk"
+
+
+if CONFIG.xray:
+
+    include: "workflow/rules/xray.smk"
 
 
 include: "workflow/rules/report.smk"

@@ -1,0 +1,348 @@
+# X-ray separation, in the order in which the data flow. Per painting: simulate, fingerprint, calibrate, train; once:
+# dictionary; per painting and method: infer, export, evaluate; then figures and metrics.
+
+
+rule xray_simulate:
+    """A virtual painting with known layers, for samples that have a `simulate` block."""
+    output:
+        painting=directory("results/xray/{sample}/painting.zarr"),
+        anchor="results/xray/{sample}/painting.json",
+    log:
+        "logs/xray/simulate/{sample}.log",
+    benchmark:
+        "results/benchmarks/xray/simulate/{sample}.tsv"
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        code=code("xray/simulate.py"),
+        settings=lambda wildcards: XRAY.samples[wildcards.sample].simulate.model_dump(
+            mode="json"
+        ),
+    script:
+        "../../scripts/xray/simulate.py"
+
+
+rule xray_fingerprint:
+    """A small file with the checksums of the images, wherever and whatever they are."""
+    input:
+        images=ancient(XRAY_RAW.input),
+        anchor=XRAY_RAW.anchor,
+    output:
+        fingerprint="results/xray/{sample}/fingerprint.json",
+    log:
+        "logs/xray/fingerprint/{sample}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=30,
+    params:
+        code=code("xray/fingerprint.py"),
+        origin=XRAY_RAW.origin,
+        paths=XRAY_RAW.paths,
+        state=XRAY_RAW.state,
+    script:
+        "../../scripts/xray/fingerprint.py"
+
+
+rule xray_calibrate:
+    """Colours registered to the radiograph, both on one scale; a bad fit is an error."""
+    input:
+        images=ancient(XRAY_RAW.input),
+        fingerprint="results/xray/{sample}/fingerprint.json",
+    output:
+        store=directory("results/xray/{sample}/calibrated.zarr"),
+        anchor="results/xray/{sample}/calibration.json",
+    log:
+        "logs/xray/calibrate/{sample}.log",
+    benchmark:
+        "results/benchmarks/xray/calibrate/{sample}.tsv"
+    conda:
+        "../../envs/xray.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(3000),
+        runtime=60,
+    params:
+        code=code("xray/calibrate.py"),
+        images=radiograph,
+        settings=stage("xray", "calibrate"),
+    script:
+        "../../scripts/xray/calibrate.py"
+
+
+rule xray_dictionary:
+    """The coupled dictionary: copied from the package, or learned from paintings with nothing concealed."""
+    input:
+        unpack(dictionary_inputs),
+    output:
+        dictionary="results/xray/dictionary/{dictionary}.safetensors",
+        card="results/xray/dictionary/{dictionary}.json",
+    log:
+        "logs/xray/dictionary/{dictionary}.log",
+    benchmark:
+        "results/benchmarks/xray/dictionary/{dictionary}.tsv"
+    wildcard_constraints:
+        dictionary="pretrained|learned",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(3000),
+        runtime=240,
+    params:
+        code=code("xray/dictionary.py"),
+        settings=dictionary_settings,
+    script:
+        "../../scripts/xray/dictionary.py"
+
+
+rule xray_train:
+    """The unfolded network of a painting, trained on that painting without labels."""
+    input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        anchor="results/xray/{sample}/calibration.json",
+    output:
+        network="results/xray/{sample}/network.safetensors",
+        card="results/xray/{sample}/network.json",
+    log:
+        "logs/xray/train/{sample}.log",
+    benchmark:
+        "results/benchmarks/xray/train/{sample}.tsv"
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(3000),
+        runtime=720,
+        gpu=CONFIG.gpu,
+    params:
+        code=code("xray/train.py"),
+        settings=stage("xray", "train"),
+    script:
+        "../../scripts/xray/train.py"
+
+
+rule xray_infer:
+    """Both layers and the residual by one method, tile by tile."""
+    input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        images_anchor="results/xray/{sample}/calibration.json",
+        dictionary=ancient(
+            used_by("csc", f"dictionary/{DICTIONARY}.safetensors"),
+        ),
+        dictionary_card=used_by("csc", f"dictionary/{DICTIONARY}.json"),
+        network=ancient(used_by("unfolded", "{sample}/network.safetensors")),
+        network_card=used_by("unfolded", "{sample}/network.json"),
+        truth=ancient(truth_of_oracle(simulated_painting)),
+        truth_anchor=truth_of_oracle(XRAY_RAW.anchor),
+    output:
+        store=directory("results/xray/{sample}/{method}/layers.zarr"),
+        anchor="results/xray/{sample}/{method}/layers.json",
+    log:
+        "logs/xray/infer/{sample}_{method}.log",
+    benchmark:
+        "results/benchmarks/xray/infer/{sample}_{method}.tsv"
+    conda:
+        "../../envs/xray.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(2000),
+        runtime=240,
+        gpu=CONFIG.gpu,
+    params:
+        code=code("xray/infer.py"),
+        settings=infer_settings,
+    script:
+        "../../scripts/xray/infer.py"
+
+
+rule xray_export:
+    """The layers as 16-bit tiled BigTIFF, on the scale of the radiograph's file."""
+    input:
+        layers=ancient("results/xray/{sample}/{method}/layers.zarr"),
+        anchor="results/xray/{sample}/{method}/layers.json",
+    output:
+        x1="results/xray/{sample}/{method}/x1.tif",
+        x2="results/xray/{sample}/{method}/x2.tif",
+        residual="results/xray/{sample}/{method}/residual.tif",
+    log:
+        "logs/xray/export/{sample}_{method}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        code=code("xray/export.py"),
+    script:
+        "../../scripts/xray/export.py"
+
+
+rule xray_evaluate:
+    """Figures of merit of one method on one painting, against the truth where it is known."""
+    input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        images_anchor="results/xray/{sample}/calibration.json",
+        truth=ancient(simulated_painting),
+        truth_anchor=XRAY_RAW.anchor,
+        layers=ancient("results/xray/{sample}/{method}/layers.zarr"),
+        anchor="results/xray/{sample}/{method}/layers.json",
+    output:
+        metrics="results/xray/{sample}/{method}/metrics.csv",
+    log:
+        "logs/xray/evaluate/{sample}_{method}.log",
+    benchmark:
+        "results/benchmarks/xray/evaluate/{sample}_{method}.tsv"
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=30,
+    params:
+        code=code("xray/evaluate.py"),
+        settings=stage("xray", "evaluate"),
+    script:
+        "../../scripts/xray/evaluate.py"
+
+
+rule xray_figures:
+    """The layers of all methods beside each other, with the truth where it is known."""
+    input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        images_anchor="results/xray/{sample}/calibration.json",
+        truth=ancient(simulated_painting),
+        truth_anchor=XRAY_RAW.anchor,
+        layers=lambda wildcards: [
+            ancient(path)
+            for path in of_methods("layers.zarr", wildcards.sample).values()
+        ],
+        anchors=lambda wildcards: list(
+            of_methods("layers.json", wildcards.sample).values()
+        ),
+    output:
+        separation=report(
+            "results/xray/{sample}/separation.png",
+            caption="../report/xray_separation.rst",
+            category="X-ray separation",
+            subcategory="{sample}",
+            labels={"stage": "3 infer", "result": "separation by all methods"},
+        ),
+    log:
+        "logs/xray/figures/{sample}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        code=code("xray/figures.py"),
+        methods=lambda wildcards: xray_methods(wildcards.sample),
+        origin=XRAY_RAW.origin,
+        settings=stage("xray", "figures"),
+    script:
+        "../../scripts/xray/figures.py"
+
+
+rule xray_registration_figure:
+    """Edges of the colours on the radiograph: to look at before anything is separated."""
+    input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        anchor="results/xray/{sample}/calibration.json",
+    output:
+        picture=report(
+            "results/xray/{sample}/registration.png",
+            caption="../report/xray_registration.rst",
+            category="X-ray separation",
+            subcategory="{sample}",
+            labels={"stage": "1 calibrate", "result": "registration"},
+        ),
+    log:
+        "logs/xray/registration_figure/{sample}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=30,
+    params:
+        code=code("xray/registration_figure.py"),
+        origin=XRAY_RAW.origin,
+    script:
+        "../../scripts/xray/registration_figure.py"
+
+
+rule xray_dictionary_figure:
+    """The atoms, in radiograph and colour."""
+    input:
+        dictionary=ancient("results/xray/dictionary/{dictionary}.safetensors"),
+        card="results/xray/dictionary/{dictionary}.json",
+    output:
+        picture=report(
+            "results/xray/dictionary/{dictionary}.png",
+            caption="../report/xray_dictionary.rst",
+            category="X-ray separation",
+            subcategory="dictionary {dictionary}",
+            labels={"stage": "2 train", "result": "atoms of radiograph and colour"},
+        ),
+    log:
+        "logs/xray/dictionary_figure/{dictionary}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        code=code("xray/dictionary_figure.py"),
+    script:
+        "../../scripts/xray/dictionary_figure.py"
+
+
+rule xray_network_figure:
+    """How the training went."""
+    input:
+        network=ancient("results/xray/{sample}/network.safetensors"),
+        card="results/xray/{sample}/network.json",
+    output:
+        picture=report(
+            "results/xray/{sample}/training.png",
+            caption="../report/xray_network.rst",
+            category="X-ray separation",
+            subcategory="{sample}",
+            labels={"stage": "2 train", "result": "training of the network"},
+        ),
+    log:
+        "logs/xray/network_figure/{sample}.log",
+    conda:
+        "../../envs/xray.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        code=code("xray/network_figure.py"),
+        origin=XRAY_RAW.origin,
+    script:
+        "../../scripts/xray/network_figure.py"
+
+
+rule xray_metrics:
+    """The figures of merit of all paintings and methods in one table."""
+    input:
+        xray_results("metrics.csv"),
+    output:
+        metrics=report(
+            "results/xray/metrics.csv",
+            caption="../report/xray_metrics.rst",
+            category="X-ray separation",
+            subcategory="all samples",
+            labels={"stage": "4 evaluate", "result": "measures (CSV)"},
+        ),
+    log:
+        "logs/xray/metrics.log",
+    localrule: True
+    conda:
+        "../../envs/xray.yaml"
+    params:
+        code=code("xray/metrics.py"),
+    script:
+        "../../scripts/xray/metrics.py"

@@ -1,0 +1,153 @@
+# What the rules of x-ray separation share.
+from inverseflow.xray.images import image_files
+
+XRAY = CONFIG.xray
+XRAY_SAMPLES = list(XRAY.samples)
+XRAY_RAW = Raw(
+    "xray",
+    made="painting",
+    files=lambda path, sample: image_files(path),
+    roles=("path", "rgb", "rgb_back", "cradle_mask"),
+)
+# Dictionary of this run: the one of the package, or the one that it learns.
+DICTIONARY = {"pretrained": "pretrained", "learn": "learned"}[XRAY.dictionary.weights]
+
+
+def xray_methods(sample):
+    """Methods that a painting is separated by: the oracle needs the truth."""
+    known = XRAY_RAW.simulated(sample)
+    return [m for m in XRAY.infer.methods if known or m != "oracle"]
+
+
+for _name in XRAY_SAMPLES:
+    if not xray_methods(_name):
+        raise ConfigError(
+            f"config xray.infer.methods: expected a method besides oracle, which needs the truth and {_name} is "
+            "measured; add csc or unfolded"
+        )
+
+
+def radiograph(wildcards):
+    """The images of a painting, and what is said of them."""
+    sample = XRAY.samples[wildcards.sample]
+    said = sample.model_dump(
+        mode="json", exclude={"simulate", *XRAY_RAW.roles}, exclude_none=True
+    )
+    return {**XRAY_RAW.paths(wildcards), **said}
+
+
+def simulated_painting(wildcards):
+    """The store of a virtual painting, which holds its truth."""
+    simulated = XRAY_RAW.simulated(wildcards.sample)
+    return XRAY_RAW.path(wildcards.sample) if simulated else []
+
+
+def used_by(method, name):
+    """A result that one method needs and the others do not."""
+
+    def find(wildcards):
+        return f"results/xray/{name}" if wildcards.method == method else []
+
+    return find
+
+
+def truth_of_oracle(find):
+    """Store or anchor of the virtual painting, for the oracle alone: the other methods must not see it."""
+    return lambda wildcards: find(wildcards) if wildcards.method == "oracle" else []
+
+
+def infer_settings(wildcards):
+    """What infer depends on: settings of all methods and of this one. A new method reruns no other."""
+    settings = XRAY.infer.model_dump(mode="json", exclude={"methods"})
+    blocks = {name for name, value in settings.items() if isinstance(value, dict)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in blocks - {wildcards.method}
+    }
+
+
+def dictionary_inputs(wildcards):
+    """Calibrated paintings that the dictionary is learned from, and their anchors."""
+    learned = XRAY.dictionary.samples if wildcards.dictionary == "learned" else ()
+    folders = [f"results/xray/{sample}" for sample in learned]
+    return {
+        "paintings": [ancient(f"{folder}/calibrated.zarr") for folder in folders],
+        "anchors": [f"{folder}/calibration.json" for folder in folders],
+    }
+
+
+def dictionary_settings(wildcards):
+    """What a dictionary depends on: the file of the package, or how it is learned."""
+    if wildcards.dictionary == "pretrained":
+        file = resource("weights/xray_dictionary.safetensors")
+        return {"weights": "pretrained", "file": file}
+    return XRAY.dictionary.model_dump(mode="json")
+
+
+def of_methods(name, sample):
+    """{method: result} of a painting."""
+    return {m: f"results/xray/{sample}/{m}/{name}" for m in xray_methods(sample)}
+
+
+def xray_results(name):
+    """A result of every painting and method."""
+    return [path for s in XRAY_SAMPLES for path in of_methods(name, s).values()]
+
+
+_folder = "results/xray"
+_networks = [
+    f"{_folder}/{s}/network.json" for s in XRAY_SAMPLES if "unfolded" in xray_methods(s)
+]
+_dictionaries = (
+    [f"{_folder}/dictionary/{DICTIONARY}.json"] if "csc" in XRAY.infer.methods else []
+)
+
+TARGETS["fingerprints"] += [f"{_folder}/{s}/fingerprint.json" for s in XRAY_SAMPLES]
+TARGETS["calibrations"] += [
+    f"{_folder}/{s}/{name}"
+    for s in XRAY_SAMPLES
+    for name in ("calibration.json", "registration.png")
+]
+TARGETS["models"] += _networks + _dictionaries
+TARGETS["reconstructions"] += xray_results("layers.json")
+TARGETS["all"] += xray_results("x1.tif") + [f"{_folder}/metrics.csv"]
+PAGES["xray"] = {
+    "title": "X-ray separation",
+    "text": "From the radiograph of a painting with a concealed design and its colours to one radiograph of each layer.",
+    "metrics": f"{_folder}/metrics.csv",
+    "samples": {
+        sample: {
+            "pictures": {
+                "separation by all methods": f"{_folder}/{sample}/separation.png",
+                "registration": f"{_folder}/{sample}/registration.png",
+            }
+            | (
+                {"training of the network": f"{_folder}/{sample}/training.png"}
+                if "unfolded" in xray_methods(sample)
+                else {}
+            ),
+            "tables": {},
+            "anchors": {"calibration": f"{_folder}/{sample}/calibration.json"}
+            | {
+                f"layers, {method}": anchor
+                for method, anchor in of_methods("layers.json", sample).items()
+            },
+        }
+        for sample in XRAY_SAMPLES
+    }
+    | (
+        {
+            f"dictionary {DICTIONARY}": {
+                "pictures": {
+                    "atoms of radiograph and colour": f"{_folder}/dictionary/{DICTIONARY}.png"
+                },
+                "tables": {},
+                "anchors": {"dictionary": _dictionaries[0]},
+            }
+        }
+        if _dictionaries
+        else {}
+    ),
+    "stages": ("calibrate", "dictionary", "train", "infer", "evaluate"),
+}
