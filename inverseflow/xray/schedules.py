@@ -1,0 +1,23 @@
+"""How long and on what the unfolded network is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers that follow from `train.schedule`."""
+
+    patch: int  # pixels across
+    stride: int
+    batch: int
+    n_epoch: int
+    learning_rate: float
+    drop_every: int  # epochs, after which the rate is a tenth; 0: it falls as half a cosine
+    most_patches: int  # of one epoch, drawn at random where there are more
+
+
+SCHEDULES = {
+    "paper": Schedule(64, 16, 32, 120, 1e-3, 40, 10**9),
+    "tuned": Schedule(64, 32, 8, 24, 2e-3, 0, 400),
+    "demo": Schedule(64, 32, 8, 6, 2e-3, 0, 60),
+}

@@ -1,0 +1,198 @@
+"""Train the unfolded network on the painting that it separates, without labels.
+
+An interrupted training goes on from its checkpoint and ends with the same bits.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from inverseflow.core.progress import progress
+from inverseflow.core.stores import key_of
+from inverseflow.core.training import (
+    Average,
+    Curves,
+    clip_gradients,
+    device,
+    load_checkpoint,
+    save_checkpoint,
+    step_rng,
+    warmup_cosine,
+)
+from inverseflow.core.weights import load_weights, read_card, save_weights
+
+from .losses import separation_losses
+from .schedules import SCHEDULES
+from .unfolded import Unfolded
+
+MAX_CURVE = 200
+IMAGES = ("x", "rgb", "rgb_back", "valid")
+
+
+def train(store, settings, weights, checkpoint=None, code="", where=None):
+    """Make the network of a painting: weights and card at `weights`, *.safetensors. Returns the card.
+
+    Parameters
+    ----------
+    store : calibrated Zarr store or Dataset: x (y, x), rgb (channel, y, x), perhaps rgb_back, valid (y, x)
+    settings : TrainSettings
+    checkpoint : file that an interrupted training goes on from; <weights>.checkpoint by default
+    code : digest of the code, for the card and the checkpoint
+    """
+    images = store if isinstance(store, xr.Dataset) else xr.open_zarr(store)
+    weights = Path(weights)
+    checkpoint = Path(checkpoint or weights.with_name(f"{weights.name}.checkpoint"))
+    schedule = SCHEDULES[settings.schedule]
+    patches = Patches.of(images, schedule, settings.seed)
+    network = new_network(settings, "rgb_back" in images)
+    key = key_of(settings.model_dump(mode="json"), network.config, patches.digest, code)
+    values, curves = fit(network, patches, settings, checkpoint, key, where)
+    card = {
+        "settings": settings.model_dump(mode="json"),
+        "seed": settings.seed,
+        "code": code,
+        "data": {"n_patch": len(patches), "patch": schedule.patch, "digest": patches.digest},
+        "receptive_field": network.receptive_field,
+        "curves": curves.thinned(MAX_CURVE),
+    }
+    save_weights(weights, values, network.config, card)
+    checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def new_network(settings, double_sided):
+    """The untrained network that the settings ask for."""
+    return Unfolded(
+        n_layer=settings.n_layer,
+        n_filter=settings.n_filter,
+        decoder=settings.decoder,
+        colours=settings.colours,
+        start=settings.start,
+        double_sided=double_sided,
+        seed=settings.seed,
+    )
+
+
+def load_network(path):
+    """The network of a weights file, as its card describes it, ready for use."""
+    network = Unfolded(**read_card(path)["network"])
+    return load_weights(path, network).eval().requires_grad_(False)
+
+
+def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_after=None):
+    """The training loop. Returns (weights, curves).
+
+    Parameters
+    ----------
+    network : Unfolded, changed in place
+    patches : Patches
+    checkpoint : file from which an interrupted training goes on, and which it keeps; key : what it belongs to
+    where : device; the GPU when there is one. stop_after : steps of this call (a test of resuming)
+    """
+    where, schedule = device(where), SCHEDULES[settings.schedule]
+    network = network.to(where)
+    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+    average, curves = Average(network, settings.average), Curves()
+    state = {"network": network, "optimiser": optimiser, "average": average}
+    n_batch = -(-len(patches) // schedule.batch)
+    n_step = schedule.n_epoch * n_batch
+    start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
+    end = n_step if stop_after is None else min(n_step, start + stop_after)
+    scale = {"colour": settings.colour, "mix": settings.mix, "exclusion": settings.exclusion}
+
+    for step in progress(range(start, end), "train unfolded"):
+        epoch, number = divmod(step, n_batch)
+        order = step_rng(settings.seed, 1, epoch).permutation(len(patches))
+        x, rgb, rgb_back, valid = patches.batch(order[number * schedule.batch :][: schedule.batch], where)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(schedule, step, n_batch)
+        layers = network(x, rgb, rgb_back)
+        seen_back = None if rgb_back is None else network.seen(rgb_back)
+        terms = separation_losses(layers, x, network.seen(rgb), seen_back, valid)
+        loss = sum(scale[name] * term for name, term in terms.items())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient = clip_gradients(network, settings.gradient_limit)
+        optimiser.step()
+        average.update(network)
+        curves.add(step, loss=loss, gradient=gradient, **terms)
+        if checkpoint and ((step + 1) % settings.checkpoint_every == 0 or step + 1 == end):
+            save_checkpoint(checkpoint, key, step + 1, state, curves)
+    return average.values if settings.average else network.state_dict(), curves
+
+
+def learning_rate(schedule, step, n_batch):
+    """Rate of a step: a tenth every `drop_every` epochs as published, or along half a cosine."""
+    if schedule.drop_every:
+        return schedule.learning_rate * 0.1 ** (step // n_batch // schedule.drop_every)
+    return schedule.learning_rate * warmup_cosine(step, schedule.n_epoch * n_batch, 20, 0.02)
+
+
+class Patches:
+    """Squares of the images of a painting, held in memory.
+
+    x (n, 1, p, p), rgb (n, 3, p, p), rgb_back or None, valid (n, 1, p, p) in [0, 1] or None: float32.
+    """
+
+    def __init__(self, x, rgb, rgb_back=None, valid=None):
+        self.x, self.rgb, self.rgb_back, self.valid = x, rgb, rgb_back, valid
+
+    @classmethod
+    def of(cls, images, schedule, seed=0):
+        """Patches every `stride` pixels of the reflected images, so that borders and corners count as much as
+        the middle; at random `most_patches` of them where there are more, so memory does not grow."""
+        n_row, n_col = images["x"].shape
+        half = schedule.patch // 2
+        corners = [
+            (row, col)
+            for row in range(-half, n_row - half + 1, schedule.stride)
+            for col in range(-half, n_col - half + 1, schedule.stride)
+        ]
+        if len(corners) > schedule.most_patches:
+            chosen = step_rng(seed, 2).choice(len(corners), schedule.most_patches, replace=False)
+            corners = [corners[i] for i in sorted(chosen)]
+        found = [
+            np.stack([cut(images[name], corner, schedule.patch) for corner in corners])
+            if name in images
+            else None
+            for name in IMAGES
+        ]
+        x, rgb, rgb_back, valid = (None if f is None else torch.from_numpy(f).float() for f in found)
+        if valid is not None:
+            x = torch.where(valid > 0, x, 0)
+        return cls(x, rgb, rgb_back, valid)
+
+    def __len__(self):
+        return len(self.x)
+
+    @property
+    def digest(self):
+        """Digest of the numbers, for the checkpoint."""
+        present = [t for t in (self.x, self.rgb, self.rgb_back, self.valid) if t is not None]
+        return key_of(
+            [[list(t.shape), float(t.double().sum()), float(t.double().square().sum())] for t in present]
+        )
+
+    def batch(self, numbers, where):
+        """(x, rgb, rgb_back, valid) of these patches on a device."""
+        numbers = torch.as_tensor(numbers)
+        parts = (self.x, self.rgb, self.rgb_back, self.valid)
+        return tuple(None if t is None else t[numbers].to(where) for t in parts)
+
+
+def cut(image, corner, size):
+    """(channel, size, size) of a lazy image (y, x) or (channel, y, x), reflected beyond its borders."""
+    rows, cols = (reflected(first, size, n) for first, n in zip(corner, image.shape[-2:], strict=True))
+    top, left = rows.min(), cols.min()
+    part = np.asarray(image[..., top : rows.max() + 1, left : cols.max() + 1].data)
+    part = part[..., rows - top, :][..., cols - left]
+    return part if part.ndim == 3 else part[None]
+
+
+def reflected(first, size, n):
+    """Indices first .. first + size - 1 folded into 0 .. n - 1, the border itself not repeated."""
+    period = max(2 * n - 2, 1)
+    place = np.abs(np.arange(first, first + size)) % period
+    return np.minimum(place, period - place)
