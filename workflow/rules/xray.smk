@@ -161,6 +161,8 @@ rule xray_infer:
 rule xray_export:
     """The layers as 16-bit tiled BigTIFF, on the scale of the radiograph's file."""
     input:
+        images=ancient("results/xray/{sample}/calibrated.zarr"),
+        images_anchor="results/xray/{sample}/calibration.json",
         layers=ancient("results/xray/{sample}/{method}/layers.zarr"),
         anchor="results/xray/{sample}/{method}/layers.json",
     output:

@@ -1,0 +1,20 @@
+import xarray as xr
+
+from inverseflow.core.job import job
+from inverseflow.xray.separation_figures import separation_figure
+from inverseflow.xray.settings import FiguresSettings
+
+
+def open_store(path):
+    return xr.open_zarr(path, consolidated=False)
+
+
+with job(snakemake) as run:
+    separation_figure(
+        open_store(run.input.images),
+        {method: open_store(path) for method, path in zip(run.params.methods, run.input.layers)},
+        run.output.separation,
+        FiguresSettings(**run.params.settings),
+        truth=open_store(run.input.truth) if run.input.truth else None,
+        title=f"{run.wildcards.sample} ({run.params.origin})",
+    )
