@@ -20,6 +20,6 @@ with job(snakemake) as run:
             truth=run.input.truth or None,
         )
     with xr.open_zarr(run.output.store, consolidated=False) as layers:
-        sizes, units = layers.sizes, layers["x1"].attrs["units"]
+        sizes, units = dict(layers.sizes), layers["x1"].attrs.get("units", "1")
     used = {"method": run.wildcards.method} | run.params.settings
     write_anchor(run.output.anchor, run.output.store, sizes, units, used)
