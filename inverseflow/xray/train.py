@@ -41,7 +41,7 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
     checkpoint : file that an interrupted training goes on from; <weights>.checkpoint by default
     code : digest of the code, for the card and the checkpoint
     """
-    images = store if isinstance(store, xr.Dataset) else xr.open_zarr(store)
+    images = store if isinstance(store, xr.Dataset) else xr.open_zarr(store, consolidated=False)
     weights = Path(weights)
     checkpoint = Path(checkpoint or weights.with_name(f"{weights.name}.checkpoint"))
     schedule = SCHEDULES[settings.schedule]

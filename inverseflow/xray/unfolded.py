@@ -182,6 +182,11 @@ class Unfolded(nn.Module):
             self.decoder_back = new_decoder(decoder, n_back, size) if double_sided else None
 
     def forward(self, x, rgb, rgb_back=None, guide=None):
+        x1, x2 = self.layers_of(x, rgb, rgb_back, guide)
+        return x1, x2, self.decoder(x1), None if rgb_back is None else self.decoder_back(x2)
+
+    def layers_of(self, x, rgb, rgb_back=None, guide=None):
+        """x1 and x2 alone, as inference wants them."""
         if (rgb_back is None) != (self.decoder_back is None):
             expected = "an" if rgb_back is None else "no"
             raise ValueError(f"network: expected {expected} image of the back; train it for this painting")
@@ -190,8 +195,7 @@ class Unfolded(nn.Module):
         y2, z1, z2 = x - y1, None, None
         for layer in self.layers:
             y1, y2, z1, z2 = layer(x, y1, y2, z1, z2, r, r_back)
-        x1, x2 = convolve(y1, self.psi), convolve(y2, self.psi)
-        return x1, x2, self.decoder(x1), None if rgb_back is None else self.decoder_back(x2)
+        return convolve(y1, self.psi), convolve(y2, self.psi)
 
     def seen(self, rgb):
         """The colours that the network sees: all three, or their luminance."""

@@ -1,0 +1,224 @@
+"""Separate a radiograph of any size by any method: tiles with overlap -> one Zarr store, resumable.
+
+A tile is cut at the border of the image, never beyond it, and overlaps its neighbours by as many pixels as
+the method sees around one. What depends on the whole image is found once, before. So tiles give what the
+image gives in one piece, for methods that see a bounded neighbourhood: all but `levin_weiss` and `csc`, which
+solve each tile for itself.
+"""
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, fields
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from inverseflow.core.stores import COMPRESSOR, resumable
+
+from . import baselines
+
+LAYERS = ("x1", "x2", "residual")
+SOLVER_OVERLAP = 64  # pixels, of methods that solve a tile as a whole
+SAMPLE_PIXELS = 4_000_000  # of the image from which global numbers are found
+_log = logging.getLogger(__name__)
+_building = threading.Lock()
+
+
+def infer(images, method, settings, store, engine, key, network=None, dictionary=None, truth=None):
+    """Write x1, x2 and residual = x - x1 - x2, float32 (y, x), NaN where nothing is known of the painting.
+
+    Parameters
+    ----------
+    images : path of the calibrated store: x (y, x), rgb (channel, y, x), perhaps rgb_back and valid (y, x)
+    method : half, luminance, levin_weiss, guided, oracle, csc or unfolded; settings : InferSettings
+    store : path of the result; engine : of `core.compute`; key : digest of all that the result depends on
+    network : path of the weights for `unfolded`; dictionary : path of those for `csc`; truth : path of the
+        store of a virtual painting for `oracle`
+
+    Returns {"n_tile", "residual"}: root mean square of the residual over that of x about its mean.
+    Raises ValueError when the method lacks what it needs, before any work.
+    """
+    images, network, dictionary, truth = (
+        None if path is None else os.path.abspath(path) for path in (images, network, dictionary, truth)
+    )
+    needed = {"unfolded": ("network", network), "csc": ("dictionary", dictionary), "oracle": ("truth", truth)}
+    name, given = needed.get(method, ("", True))
+    if given is None:
+        raise ValueError(f"method {method}: expected a {name}, got none; name it, or leave the method out")
+    with xr.open_zarr(images, consolidated=False) as data:
+        shape, attributes = data["x"].shape, dict(data["x"].attrs)
+        statistics = global_statistics(data, method)
+    blocks = tiles(shape, settings.tile)
+    with resumable(store, key) as work:
+        if not work.done("created"):
+            create(work.path, shape, settings.tile, method, attributes)
+            work.mark("created")
+        todo = [block for block in blocks if not work.done(name_of(block))]
+        if len(todo) < len(blocks):
+            _log.info(
+                "%s: %d of %d tiles were done by an earlier run", method, len(blocks) - len(todo), len(blocks)
+            )
+        separate = Tiles(
+            images, method, settings, str(work.path.absolute()), statistics, network, dictionary, truth
+        )
+        results = engine.map(separate, todo, label=f"{method}, tiles")
+        for block, sums in zip(todo, results, strict=True):
+            work.mark(name_of(block), **sums)
+        sums = [work.recall(name_of(block)) for block in blocks]
+    n, total, squares, residual = (
+        sum(s[k] for s in sums) for k in ("n", "x", "x_squared", "residual_squared")
+    )
+    spread = squares - total**2 / n if n else 0.0
+    return {"n_tile": len(blocks), "residual": float(np.sqrt(residual / spread)) if spread > 0 else 0.0}
+
+
+def tiles(shape, size):
+    """((first row, end), (first column, end)) of all tiles, in rows; together they cover the image once."""
+    rows, cols = ([(i, min(i + size, n)) for i in range(0, n, size)] for n in shape)
+    return [(row, col) for row in rows for col in cols]
+
+
+def name_of(block):
+    return "_".join(str(first) for first, _ in block)
+
+
+def widened(block, overlap, shape):
+    """The block with `overlap` more pixels on every side, as far as the image goes."""
+    return tuple((max(0, a - overlap), min(n, b + overlap)) for (a, b), n in zip(block, shape, strict=True))
+
+
+def create(path, shape, tile, method, attributes):
+    """An empty store; no chunk belongs to two tiles."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(title="layers of a mixed radiograph", method=method)
+    for name in LAYERS:
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=tuple(min(tile, n) for n in shape),
+            dtype="float32",
+            compressors=[COMPRESSOR],
+            dimension_names=("y", "x"),
+            attributes=attributes,
+            fill_value=float("nan"),
+        )
+
+
+def global_statistics(data, method):
+    """Numbers of the whole image that the tiles of a method share, see `sample`."""
+    if method != "luminance":
+        return {}
+    parts = sample(data)
+    return {"scale": float(np.median([baselines.luminance_scale(p["x"], p["rgb"]) for p in parts]))}
+
+
+def sample(data, size=512):
+    """Squares of the image, {name: array} each, of SAMPLE_PIXELS pixels at most; small images whole."""
+    shape = data["x"].shape
+    blocks = tiles(shape, size) if np.prod(shape) > SAMPLE_PIXELS else [tuple((0, n) for n in shape)]
+    step = -(-len(blocks) * size**2 // SAMPLE_PIXELS) if len(blocks) > 1 else 1
+    return [read(data, block) for block in blocks[::step]]
+
+
+def read(data, block):
+    """{name: float32 array} of x, rgb, rgb_back; not valid pixels are 0. `valid` (y, x) bool says which."""
+    rows, cols = (slice(*part) for part in block)
+    found = {
+        n: np.asarray(data[n][..., rows, cols].data, np.float32)
+        for n in ("x", "rgb", "rgb_back")
+        if n in data
+    }
+    valid = np.all([np.isfinite(v).all(0) if v.ndim == 3 else np.isfinite(v) for v in found.values()], axis=0)
+    if "valid" in data:
+        valid &= np.asarray(data["valid"][rows, cols].data) > 0
+    return {name: np.where(valid, v, np.float32(0)) for name, v in found.items()} | {"valid": valid}
+
+
+@dataclass(eq=False)
+class Tiles:
+    """Separates tiles; the first tile in each process opens images, network and dictionary."""
+
+    images: str
+    method: str
+    settings: object
+    store: str
+    statistics: dict
+    network: str | None
+    dictionary: str | None
+    truth: str | None
+
+    def __getstate__(self):
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def task(self):
+        with _building:
+            if "_task" not in self.__dict__:
+                self._task = Task(self.method, self.settings, self.statistics, self.network, self.dictionary)
+                self._data = xr.open_zarr(self.images, consolidated=False)
+                self._truth = xr.open_zarr(self.truth, consolidated=False) if self.truth else None
+            return self._task
+
+    def __call__(self, block):
+        """Write the three arrays of a tile; return sums over its valid pixels."""
+        task, shape = self.task, self._data["x"].shape
+        wide = widened(block, task.overlap, shape)
+        seen = read(self._data, wide)
+        if self._truth is not None:
+            rows, cols = (slice(*part) for part in wide)
+            seen["truth"] = np.asarray(self._truth["x1"][rows, cols].data, np.float32)
+        x1, x2 = task(**{k: v for k, v in seen.items() if k != "valid"})
+        inner = tuple(slice(a - w, b - w) for (a, b), (w, _) in zip(block, wide, strict=True))
+        valid, x = seen["valid"][inner], seen["x"][inner]
+        values = [np.where(valid, v[inner], np.float32(np.nan)) for v in (x1, x2)]
+        values.append(x - values[0] - values[1])
+        group = zarr.open_group(self.store, mode="r+", use_consolidated=False)
+        for name, value in zip(LAYERS, values, strict=True):
+            group[name][tuple(slice(*part) for part in block)] = value
+        x, residual = x[valid].astype(float), values[2][valid].astype(float)
+        return {
+            "n": int(valid.sum()),
+            "x": float(x.sum()),
+            "x_squared": float((x**2).sum()),
+            "residual_squared": float((residual**2).sum()),
+        }
+
+
+class Task:
+    """One method, ready: `task(x, rgb, rgb_back, truth)` gives (x1, x2) (y, x); `overlap` in pixels."""
+
+    def __init__(self, method, settings, statistics, network=None, dictionary=None):
+        self.method, self.settings, self.statistics = method, settings, statistics
+        self.overlap = {"half": 0, "luminance": 0}.get(method, SOLVER_OVERLAP)
+        if method == "unfolded":
+            import torch
+
+            from inverseflow.core.training import device
+
+            from .train import load_network
+
+            self.torch, self.device = torch, device()
+            self.network = load_network(network).to(self.device)
+            self.overlap = self.network.receptive_field
+
+    def __call__(self, x, rgb, rgb_back=None, truth=None):
+        if self.method == "unfolded":
+            return self.unfolded(x, rgb, rgb_back)
+        if self.method == "luminance":
+            x1 = baselines.luminance(x, rgb, **self.statistics)
+        elif self.method == "half":
+            x1 = baselines.half(x)
+        elif self.method == "oracle":
+            x1 = baselines.oracle(truth, rgb)
+        else:
+            x1 = getattr(baselines, self.method)(x, rgb)
+        return x1, x - x1
+
+    def unfolded(self, *images):
+        tensors = [None if i is None else self.torch.from_numpy(i).to(self.device) for i in images]
+        tensors = [t if t is None else t[None, None] if t.ndim == 2 else t[None] for t in tensors]
+        with self.torch.inference_mode():
+            x1, x2 = self.network.layers_of(*tensors)
+        return x1[0, 0].cpu().numpy(), x2[0, 0].cpu().numpy()

@@ -1,0 +1,115 @@
+"""Inference: tiles give what the image gives in one piece, a killed job goes on, errors come first."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from inverseflow.core.compute import compute
+from inverseflow.core.weights import save_weights
+from inverseflow.xray import infer as module
+from inverseflow.xray.infer import infer, tiles
+from inverseflow.xray.settings import InferSettings
+from inverseflow.xray.unfolded import Unfolded
+
+SHAPE = (150, 171)  # not a multiple of the tile, and wider than what two layers see
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    images = xr.Dataset(
+        {
+            "x": (("y", "x"), rng.random(SHAPE, np.float32), {"units": "1"}),
+            "rgb": (("channel", "y", "x"), rng.random((3, *SHAPE), np.float32)),
+            "valid": (("y", "x"), np.ones(SHAPE, bool)),
+        }
+    )
+    path = tmp_path_factory.mktemp("images") / "calibrated.zarr"
+    images.to_zarr(path, consolidated=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Two layers of numbers that are no solver's, so that every filter counts."""
+    network = Unfolded(n_layer=2, n_filter=6)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            p += 0.03 * torch.randn(p.shape, generator=generator)
+    path = tmp_path_factory.mktemp("network") / "network.safetensors"
+    save_weights(path, network.state_dict(), network.config, {})
+    return path
+
+
+def run(calibrated, out, method, tile, weights=None, key="key", threads=2, where="threads"):
+    with compute(where, threads=threads) as engine:
+        found = infer(calibrated, method, InferSettings(tile=tile), out, engine, key, network=weights)
+    return found, xr.open_zarr(out, consolidated=False).load()
+
+
+@pytest.mark.parametrize("method", ["unfolded", "guided", "half", "luminance"])
+def test_tiles_give_what_one_piece_gives(calibrated, weights, tmp_path, method):
+    """Nothing but rounding differs, at seams and at the borders of the image: 3e-7 was seen."""
+    _, whole = run(calibrated, tmp_path / "whole.zarr", method, 256, weights)
+    _, tiled = run(calibrated, tmp_path / "tiled.zarr", method, 64, weights)
+    for name in ("x1", "x2", "residual"):
+        scale = np.abs(whole["x1"]).max()
+        assert np.abs(tiled[name] - whole[name]).max() < 1e-5 * scale
+        assert np.isfinite(tiled[name]).all()
+
+
+def test_a_smaller_overlap_would_be_seen(calibrated, weights, tmp_path, monkeypatch):
+    """The bound of the last test has teeth: a third of the receptive field leaves seams."""
+    _, whole = run(calibrated, tmp_path / "whole.zarr", "unfolded", 256, weights)
+    field = Unfolded(n_layer=2).receptive_field
+    monkeypatch.setattr(Unfolded, "receptive_field", field // 3)
+    _, tiled = run(calibrated, tmp_path / "tiled.zarr", "unfolded", 64, weights)
+    assert np.abs(tiled["x1"] - whole["x1"]).max() > 1e-5 * np.abs(whole["x1"]).max()
+
+
+def test_processes_give_the_same_bits(calibrated, weights, tmp_path):
+    _, here = run(calibrated, tmp_path / "threads.zarr", "unfolded", 96, weights)
+    _, there = run(calibrated, tmp_path / "local.zarr", "unfolded", 96, weights, where="local")
+    assert here.identical(there)
+
+
+def test_a_killed_job_goes_on(calibrated, weights, tmp_path, monkeypatch):
+    out, calls = tmp_path / "layers.zarr", []
+    _, straight = run(calibrated, tmp_path / "straight.zarr", "unfolded", 64, weights)
+    work = module.Tiles.__call__
+
+    def dying(self, block):
+        calls.append(block)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return work(self, block)
+
+    monkeypatch.setattr(module.Tiles, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(calibrated, out, "unfolded", 64, weights, threads=1)
+    n_before = len(calls)
+    found, resumed = run(calibrated, out, "unfolded", 64, weights, threads=1)
+    assert resumed.identical(straight) and found["n_tile"] == len(tiles(SHAPE, 64)) == 9
+    assert n_before >= 4 and len(calls) - n_before <= 6
+
+
+def test_unknown_parts_stay_unknown(calibrated, tmp_path):
+    images = xr.open_zarr(calibrated, consolidated=False).load()
+    images["x"][10:20, 30:40] = np.nan
+    images["valid"][100:, :] = False
+    images.to_zarr(tmp_path / "images.zarr", consolidated=False)
+    _, layers = run(tmp_path / "images.zarr", tmp_path / "layers.zarr", "luminance", 64)
+    unknown = np.zeros(SHAPE, bool)
+    unknown[10:20, 30:40] = unknown[100:] = True
+    assert (np.isnan(layers["x1"].values) == unknown).all()
+
+
+@pytest.mark.parametrize(
+    "method, lack", [("unfolded", "network"), ("csc", "dictionary"), ("oracle", "truth")]
+)
+def test_what_a_method_lacks_is_named(calibrated, tmp_path, method, lack):
+    with pytest.raises(ValueError, match=f"method {method}: expected a {lack}, got none"):
+        run(calibrated, tmp_path / "out.zarr", method, 64)
+    assert not list(tmp_path.iterdir())
