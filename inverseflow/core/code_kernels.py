@@ -1,7 +1,7 @@
 """Compiled loops over code maps (y, x, atom), atoms innermost: the work of sparse coding.
 
-Images are padded: atom pixel q of a code at p falls on padded pixel p + q. Rows of atoms are filled with zeros
-to a multiple of LANES, so that the innermost loop is one vector instruction.
+Images are padded: atom pixel q of a code at p falls on padded pixel p + q. Rows of atoms are filled with
+zeros to a multiple of LANES, so that the innermost loop is one vector instruction.
 """
 
 import numba
@@ -34,10 +34,10 @@ def relaxed_step(t, c, low, high, relaxation, atoms, image):
     low, high : (atom,), limits of the clip.
     atoms : (atom, channel, h, lanes), image : (channel, rows + h - 1, x + lanes - 1).
 
-    Returns sum |y| of every atom, max |c| of every atom, ||x - y_new||^2, ||y_new - y_old||^2.
+    Returns sum |y| of every atom, ||x - y_new||^2, ||y_new - y_old||^2.
     """
     n_row, n_col, n_atom = t.shape
-    l1, largest = np.zeros(n_atom, t.dtype), np.zeros(n_atom, t.dtype)
+    l1 = np.zeros(n_atom, t.dtype)
     apart, moved = np.zeros(n_atom, t.dtype), np.zeros(n_atom, t.dtype)
     sum_l1, sum_apart, sum_moved = np.zeros(n_atom), 0.0, 0.0
     for i in range(n_row):
@@ -51,7 +51,6 @@ def relaxed_step(t, c, low, high, relaxation, atoms, image):
                 t[i, j, k] = new
                 l1[k] += abs(y)
                 some += abs(y)
-                largest[k] = max(largest[k], abs(c[i, j, k]))
                 apart[k] += (old - u - u + c[i, j, k] - y) ** 2
                 moved[k] += (y - old + u) ** 2
             if some > 0:
@@ -64,7 +63,7 @@ def relaxed_step(t, c, low, high, relaxation, atoms, image):
             sum_apart += apart[k]
             sum_moved += moved[k]
         l1[:], apart[:], moved[:] = 0, 0, 0
-    return sum_l1, largest, sum_apart, sum_moved
+    return sum_l1, sum_apart, sum_moved
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -86,3 +85,38 @@ def _paint(atom, value, i, j, image):
             for first in range(0, width, LANES):
                 for b in range(LANES):
                     image[c, i + a, j + first + b] += value * atom[c, a, first + b]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def correlate_codes(codes, around, gram):
+    """gram[k, a, b, l] += sum_p codes_k(p) around_l(p + (a, b)); only codes that are not zero cost time.
+
+    codes (y, x, atom); around (y + rows - 1, (x + columns - 1) atom) flat, the same codes with a border;
+    gram (atom, rows, columns atom) flat likewise.
+    """
+    n_row, n_col, n_atom = codes.shape
+    _, n_lag, length = gram.shape
+    for i in range(n_row):
+        for j in range(n_col):
+            for k in range(n_atom):
+                value = codes[i, j, k]
+                if value != 0:
+                    for a in range(n_lag):
+                        for b in range(length):
+                            gram[k, a, b] += value * around[i + a, j * n_atom + b]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def correlate_image(codes, image, out):
+    """out[k, c, a, b] += sum_p codes_k(p) image_c(p + (a, b)); image (c, y + h - 1, x + w - 1)."""
+    n_row, n_col, n_atom = codes.shape
+    _, n_channel, h, width = out.shape
+    for i in range(n_row):
+        for j in range(n_col):
+            for k in range(n_atom):
+                value = codes[i, j, k]
+                if value != 0:
+                    for c in range(n_channel):
+                        for a in range(h):
+                            for b in range(width):
+                                out[k, c, a, b] += value * image[c, i + a, j + b]
