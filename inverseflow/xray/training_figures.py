@@ -30,15 +30,17 @@ def training_figure(card, path, title=""):
         ax = add_axes(fig, 0.75 + _COL_IN * col, 0.55 + _ROW_IN * (n_row - 1 - row), 2.75, 1.65)
         steps, values = np.array(curves["step"], float), np.array(curves[name], float)
         steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
-        ax.plot(steps, values, color="#0072B2", lw=0.6, alpha=0.35)
-        kernel = np.ones(max(1, len(values) // 20))
-        smooth = [np.convolve(line, kernel / kernel.size, "valid") for line in (steps, values)]
-        ax.plot(*smooth, color="#0072B2", lw=1.6)
-        if len(values) and (values > 0).all():
-            ax.set_yscale("log")
         ax.set_title(_TITLES.get(name, name), fontsize=10)
         ax.set_xlabel("step", fontsize=9)
         ax.tick_params(labelsize=8, which="both")
         ax.grid(alpha=0.3)
+        if not len(values):
+            continue
+        ax.plot(steps, values, color="#0072B2", lw=0.6, alpha=0.35)
+        kernel = np.ones(max(1, len(values) // 20))
+        smooth = [np.convolve(line, kernel / kernel.size, "valid") for line in (steps, values)]
+        ax.plot(*smooth, color="#0072B2", lw=1.6)
+        if (values > 0).all():
+            ax.set_yscale("log")
     write_title(fig, title)
     save(fig, path)
