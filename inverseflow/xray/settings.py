@@ -7,6 +7,15 @@ from pydantic import model_validator
 from inverseflow.core.settings import ByName, Name, Settings, setting
 
 Method = Literal["half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded"]
+Design = Literal[
+    *("astronaut", "camera", "cat", "coffee", "coins", "hopper", "moon", "motorcycle", "page", "retina"),
+    *("rocket", "tissue", "architecture", "flowers", "landscape", "lettering", "ornament", "portrait"),
+    *("saint", "ship", "still_life"),
+]
+Palette = Literal[
+    *("venetian", "flemish", "tuscan", "spanish", "dutch", "baroque", "early", "academic"),
+    *("grisaille", "romantic", "impressionist", "modern"),
+]
 
 
 class SimulateSettings(Settings):
@@ -14,7 +23,41 @@ class SimulateSettings(Settings):
 
     n_row: int = setting(256, "rows", ge=32)
     n_col: int = setting(256, "columns", ge=32)
-    seed: int = setting(0, "seed of designs, pigments and noise", ge=0)
+    pixel_mm: float = setting(0.25, "distance between pixels", "mm", ge=0.02, le=5)
+    seed: int = setting(0, "seed of drawings, brushwork, support and noise", ge=0)
+    visible: Design = setting("still_life", "design that is seen")
+    concealed: Design | None = setting("ship", "design below it, or on the back; null: there is none")
+    concealed_turned: int = setting(0, "quarter turns of the concealed design", ge=0, le=3)
+    palette: Palette = setting("flemish", "pigments of the visible design")
+    concealed_palette: Palette = setting("venetian", "pigments of the concealed design")
+    support: Literal["canvas", "panel"] = setting("canvas", "what it is painted on")
+    cradle: bool = setting(False, "slats behind a panel")
+    double_sided: bool = setting(False, "the second design is painted on the back of the panel")
+    paint_um: float = setting(32, "mean thickness of the visible paint", "um", gt=0, le=500)
+    concealed_um: float = setting(38, "mean thickness of the concealed paint", "um", gt=0, le=500)
+    priming_um: float = setting(
+        0, "new ground of lead white and ochre over a concealed design", "um", ge=0, le=500
+    )
+    hidden_variation: float = setting(
+        0.22, "relative variation of the paint's thickness that the colours do not show", ge=0, le=1
+    )
+    threads_per_cm: float = setting(9, "threads of the canvas", "1/cm", ge=2, le=40)
+    cracks: float = setting(0, "strength of the cracks: share of the paint lost in them", ge=0, le=1)
+    tube_kv: float = setting(35, "tube voltage", "kV", ge=15, le=100)
+    photons: float = setting(4e5, "photons per pixel of the open beam", gt=0)
+    film_grain: float = setting(0.004, "noise of the film, in optical depth", ge=0, le=0.2)
+
+    @model_validator(mode="after")
+    def fits_together(self):
+        if self.cradle and self.support != "panel":
+            raise ValueError("cradle: expected support panel, got support canvas; a canvas has no cradle")
+        if self.double_sided and self.support != "panel":
+            raise ValueError("double_sided: expected support panel, got support canvas; use a panel")
+        if self.double_sided and self.concealed is None:
+            raise ValueError("double_sided: expected a design in concealed, the one of the back, got none")
+        if self.double_sided and self.cradle:
+            raise ValueError("double_sided: expected no cradle, it would cover the back; set cradle: false")
+        return self
 
 
 class SampleSettings(Settings):
