@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, sobel, zoom
 
 
 def field(n_row, n_col, length, rng):
-    """Random field (y, x) of mean about 0 and deviation 1 that varies over `length` pixels.
+    """Random field (y, x), float32, of mean about 0 and deviation 1 that varies over `length` pixels.
 
     Normal numbers on a grid of that step, cubic in between: cheap at every size.
     """
@@ -13,7 +13,9 @@ def field(n_row, n_col, length, rng):
     grid = rng.standard_normal(shape).astype(np.float32)
     y, x = (np.arange(n) / length + 1.5 for n in (n_row, n_col))
     smooth = _cubic(_cubic(grid, y).T, x).T
-    return smooth / 0.479  # mean deviation: 151/315, the mean squared sum of the weights, in two directions
+    return smooth / np.float32(
+        0.479
+    )  # mean deviation: 151/315, the mean squared sum of the weights, in two directions
 
 
 def _cubic(values, place):
@@ -48,9 +50,9 @@ def along(values, direction, length):
     """Mean of values (..., y, x) along strokes of `length` pixels each way."""
     y, x = np.indices(values.shape[-2:], np.float32)
     steps = np.arange(-int(length), int(length) + 1)
-    window = np.hanning(len(steps) + 2)[1:-1]
-    total = 0.0
-    for t, w in zip(steps, window / window.sum()):
+    window = np.hanning(len(steps) + 2)[1:-1].astype(np.float32)
+    total = np.float32(0)
+    for t, w in zip(steps.astype(np.float32), window / window.sum()):
         place = np.stack([y + t * direction[1], x + t * direction[0]])
         moved = [map_coordinates(v, place, order=1, mode="reflect") for v in values.reshape(-1, *y.shape)]
         total = total + w * np.stack(moved)

@@ -89,6 +89,11 @@ def lab(colour):
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
+def luminance(lightness):
+    """Luminance 0 .. 1 of CIE lightness L* 0 .. 100."""
+    return np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+
+
 def mixtures(palette):
     """What a painter mixes: shares by volume (mixture, pigment), of one or two pigments, white and black."""
     n = len(palette)

@@ -35,8 +35,9 @@ class SimulateSettings(Settings):
     double_sided: bool = setting(False, "the second design is painted on the back of the panel")
     paint_um: float = setting(32, "mean thickness of the visible paint", "um", gt=0, le=500)
     concealed_um: float = setting(38, "mean thickness of the concealed paint", "um", gt=0, le=500)
-    priming_um: float = setting(
-        0, "new ground of lead white and ochre over a concealed design", "um", ge=0, le=500
+    priming_um: float = setting(0, "new ground over a concealed design", "um", ge=0, le=500)
+    relief: float = setting(
+        0.13, "relative variation of the paint's thickness in the strokes, which the colours show", ge=0, le=1
     )
     hidden_variation: float = setting(
         0.22, "relative variation of the paint's thickness that the colours do not show", ge=0, le=1
@@ -144,6 +145,21 @@ class CscSettings(Settings):
     """Convolutional sparse coding with coupled dictionaries and exclusion."""
 
 
+class CradleSettings(Settings):
+    """Wooden members behind a panel, taken out along a mask."""
+
+    edge_px: int | None = setting(
+        None,
+        "pixels on either side over which a member's edge is blurred; nothing: a third of the narrowest strip",
+        "pixels",
+        ge=3,
+    )
+    window_px: int = setting(200, "length along a member over which its edge is estimated", "pixels", ge=20)
+    saturation: float | None = setting(
+        None, "grey of complete absorption, on the scale of the calibrated radiograph; nothing: it is found"
+    )
+
+
 class InferSettings(Settings):
     """Separation of the radiograph into two layers."""
 
@@ -156,6 +172,7 @@ class InferSettings(Settings):
     levin_weiss: LevinWeissSettings = setting(LevinWeissSettings, "colour-weighted gradients")
     guided: GuidedSettings = setting(GuidedSettings, "local regression on the colours")
     csc: CscSettings = setting(CscSettings, "convolutional sparse coding")
+    cradle: CradleSettings = setting(CradleSettings, "cradle, of samples with a cradle_mask")
 
     @model_validator(mode="after")
     def each_once(self):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .brushwork import field
+from .pigments import PIGMENTS
 
 GROUNDS = {  # pigments by volume, binder's share aside; thickness in um
     "canvas": ({"chalk": 0.78, "lead white": 0.20, "umber": 0.02}, 110.0),
@@ -61,21 +62,16 @@ def cradle(n_row, n_col, pixel_mm, rng):
 
 
 def materials(s, rng):
-    """Volumes per area in um of the support and of the ground: {"support": {material: (y, x)}, "ground": ...}.
+    """Support {material: (y, x) um of solid matter} and thickness (y, x) of the ground in um.
 
-    On canvas the ground fills the valleys of the weave, which is what shows it in a radiograph.
+    On canvas the ground fills the valleys of the weave, which is what shows the weave in a radiograph.
     """
-    from .pigments import PIGMENTS
-    from .painting import volumes
-
-    recipe, thickness = GROUNDS[s.support]
-    uneven = np.exp(0.08 * field(s.n_row, s.n_col, 6 / s.pixel_mm, rng))
+    thickness = GROUNDS[s.support][1] * np.exp(0.08 * field(s.n_row, s.n_col, 6 / s.pixel_mm, rng))
     if s.support == "canvas":
         weave = canvas(s.n_row, s.n_col, s.pixel_mm, s.threads_per_cm, rng)
-        cloth = {"linen": CANVAS_MG_CM2 * (0.5 + 0.8 * weave) / (0.1 * PIGMENTS["linen"].density_g_cm3)}
-        return {"support": cloth, "ground": volumes(recipe, thickness * (1.25 - 0.5 * weave) * uneven)}
+        cloth = CANVAS_MG_CM2 * (0.5 + 0.8 * weave) / (0.1 * PIGMENTS["linen"].density_g_cm3)
+        return {"linen": cloth}, thickness * (1.25 - 0.5 * weave)
     mass = PANEL_MM / 10 * 550.0 * grain(s.n_row, s.n_col, s.pixel_mm, rng)
     if s.cradle:
         mass = mass + cradle(s.n_row, s.n_col, s.pixel_mm, rng)
-    wood = {"wood": mass / (0.1 * PIGMENTS["wood"].density_g_cm3)}
-    return {"support": wood, "ground": volumes(recipe, thickness * uneven)}
+    return {"wood": mass / (0.1 * PIGMENTS["wood"].density_g_cm3)}, thickness
