@@ -94,7 +94,30 @@ class SampleSettings(Settings):
 
 
 class CalibrateSettings(Settings):
-    """Registration of the colour image to the radiograph."""
+    """Registration of the colour image to the radiograph, and the scale of grey values."""
+
+    registration: Literal["affine", "bspline", "none"] = setting(
+        "affine", "affine; bspline: smooth bends on top; none: the images lie on one grid already"
+    )
+    search_rotation_deg: float = setting(6.0, "largest rotation that is looked for", "degrees", ge=0, le=45)
+    search_scale: float = setting(
+        0.08, "how far the scale may be from that of the images' sizes: 0.08 is 8 %", ge=0, le=1
+    )
+    max_aspect_error: float = setting(
+        0.35, "largest difference of the images' formats (height over width): 0.35 is 35 %", gt=0
+    )
+    work_px: int = setting(
+        2048, "longest side of the copies that are registered; larger ones cost memory", "pixels", ge=128
+    )
+    bspline_intervals: int = setting(4, "intervals of the B-spline along the longest side", ge=2, le=32)
+    min_score: float = setting(
+        6.0, "agreement of edges, over its spread when shifted, below which a fit is refused", ge=0
+    )
+    max_error_px: float = setting(
+        4.0, "difference of the maps of two halves of the picture above which a fit is refused", "pixels", gt=0
+    )
+    low_percent: float = setting(0.1, "percentile of the radiograph that becomes 0", "%", ge=0, lt=50)
+    high_percent: float = setting(99.9, "percentile of the radiograph that becomes 1", "%", gt=50, le=100)
 
 
 class DictionarySettings(Settings):
