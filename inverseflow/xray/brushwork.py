@@ -27,7 +27,7 @@ def _cubic(values, place):
 
 
 def directions(image, rng, coarse=192):
-    """Direction of the strokes (cos, sin) (2, y, x) for an sRGB image: along its edges, at random elsewhere."""
+    """Direction of the strokes, (x, y) parts (2, y, x), on an sRGB image: along its edges, else at random."""
     n_row, n_col = image.shape[:2]
     scale = min(1.0, coarse / min(n_row, n_col))
     grey = image.mean(-1) if scale == 1 else zoom(image.mean(-1), scale, order=1)

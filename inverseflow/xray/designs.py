@@ -44,7 +44,8 @@ def design(name, n_row, n_col, seed=0, turned=0):
     """The sRGB picture (y, x, 3), 0 .. 1, of a design.
 
     Pictures are cut to the format at their centre and resized; drawings are drawn, differently for each seed.
-    turned: quarter turns to the left, as when a used canvas is taken the other way. ValueError for an unknown name.
+    turned: quarter turns to the left, as when a used canvas is taken the other way. ValueError for an unknown
+    name.
     """
     if name not in DESIGNS:
         raise ValueError(f"design: expected one of {', '.join(DESIGNS)}, got {name!r}")

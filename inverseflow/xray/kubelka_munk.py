@@ -1,8 +1,9 @@
-"""Colours of paint by the theory of Kubelka and Munk, and the mixture of a palette that comes nearest a colour.
+"""Colours of paint by the theory of Kubelka and Munk, and mixtures of a palette that come nearest a colour.
 
 A layer absorbs K and scatters S per length; both are sums over the pigments by volume. Reflections at the
 surface of the paint are left out: the masstones of the pigments already hold them. Sources: Kubelka, J. Opt.
-Soc. Am. 38 (1948) 448, eq. 17; Wyman et al., J. Comput. Graph. Tech. 2 (2013) 2, for the observer; the CIE table of D65.
+Soc. Am. 38 (1948) 448; for the observer Wyman et al., J. Comput. Graph. Tech. 2 (2013) 2; the CIE's table of
+D65.
 """
 
 from functools import lru_cache
@@ -23,7 +24,7 @@ _XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [
 
 
 def absorption_scattering(names):
-    """K and S per um of paints of single pigments, (pigment, band); K/S = (1 - R)^2 / 2R of the masstone R."""
+    """K and S per um of paints of single pigments (pigment, band); K/S = (1 - R)^2 / 2R, R the masstone."""
     masstone = np.array([PIGMENTS[n].masstone for n in names])
     scattering = np.array([PIGMENTS[n].scattering_per_mm for n in names])[:, None] / 1e3
     scattering = np.broadcast_to(scattering, masstone.shape)
@@ -110,8 +111,8 @@ def mixtures(palette):
 def mixing_table(palette, softness=4.0):
     """Shares by volume of the pigments for every sRGB colour: (node, node, node, pigment).
 
-    The mixtures whose masstones come nearest (CIE 1976 difference) with weights exp(-(d^2 - d_min^2) / 2 softness^2)
-    over the eight nearest: a painter's tones run into each other. palette: name in PALETTES.
+    The eight mixtures whose masstones come nearest (distance d, CIE 1976), weighted with
+    exp(-(d^2 - d_min^2) / 2 softness^2): a painter's tones run into each other. palette: name in PALETTES.
     """
     from scipy.spatial import cKDTree
 
@@ -130,7 +131,7 @@ def mixing_table(palette, softness=4.0):
 
 
 def mixed(colour, palette):
-    """Shares by volume (pigment, y, x) of a palette for an sRGB image (y, x, 3), interpolated in the table."""
+    """Shares by volume (pigment, y, x) of a palette for an sRGB image (y, x, 3), from `mixing_table`."""
     from scipy.ndimage import map_coordinates
 
     table = mixing_table(palette)

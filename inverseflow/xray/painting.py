@@ -2,9 +2,9 @@
 
 From the back to the front: support (linen, or wood with a cradle), ground, concealed paint, perhaps a new
 priming, visible paint. Colours come from Kubelka and Munk's theory over what lies below, attenuation from
-xraylib, so x1 and the colours are related through pigments and thickness and through nothing else. Each design is
-painted with the mixtures of a palette that come nearest its tones; lights thicker than darks, strokes along
-the forms, and thickness that the colours do not show.
+xraylib, so x1 and the colours are related through pigments and thickness and through nothing else. Each
+design is painted with the mixtures of a palette that come nearest its tones; lights thicker than darks,
+strokes along the forms, and thickness that the colours do not show.
 """
 
 import numpy as np
@@ -23,8 +23,8 @@ _COUNTS_OPEN = 60000  # of the digitised film in the open beam; 16 bit
 STRIPE = 256
 """Rows that are painted and exposed at a time; noise is drawn stripe by stripe."""
 
-# Two sets of paintings for those who tune on the one and report on the other: no design, palette or seed is
-# in both. They are names -> settings, and other sizes are had by `settings.model_copy(update={"n_row": ...})`.
+# Two sets of paintings, to tune on the one and report on the other: no design, palette or seed is in both.
+# Other sizes: `TEST[name].model_copy(update={"n_row": 512, "n_col": 512})`.
 TUNING = {
     "cat_on_portrait": SimulateSettings(
         **{"seed": 101, "visible": "cat", "concealed": "portrait", "palette": "dutch"},
@@ -290,7 +290,7 @@ class Paint:
         self.shade = (1 + 0.27 * s.relief * np.clip(light, -3, 3)).astype(np.float32)
 
     def volumes(self, rows, kept):
-        """Volumes per area in um of the pigments and the oil {name: (y, x)} in `rows`, `kept` of them there."""
+        """Volumes per area in um {pigment or oil: (y, x)} in `rows`, of which `kept` is left."""
         shares = kubelka_munk.mixed(self.tones[rows], self.name)
         return _recipe(dict(zip(self.palette, shares)), self.thickness[rows] * kept)
 
@@ -302,7 +302,7 @@ def _recipe(shares, thickness_um):
 
 
 def _tones(image, palette):
-    """The image (y, x, 3) with its lightness stretched over the palette's range, and that lightness 0 .. 1."""
+    """The image (y, x, 3) with its lightness stretched over the palette's range, and its lightness 0 .. 1."""
     lightness = kubelka_munk.lab(image)[..., 0]
     low, high = np.percentile(lightness[::4, ::4], [1, 99])
     dark, light = kubelka_munk.tonal_range(palette)
@@ -316,7 +316,7 @@ def _tones(image, palette):
 
 
 def _colours(layers, light, seed):
-    """sRGB (channel, y, x), 8 bit, of layers {pigment: (y, x) um} from the ground up, with a camera's noise."""
+    """sRGB (channel, y, x), 8 bit, of layers {pigment: (y, x) um} from the ground up, with camera noise."""
     seen = 0.35  # below the ground, which hides it
     for layer in layers:
         if layer:

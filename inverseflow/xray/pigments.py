@@ -1,8 +1,8 @@
-"""Pigments of old and of nineteenth-century paintings: what they are made of, how they look, how well they hide.
+"""Pigments of old and of nineteenth-century paintings: what they are made of, their colour, how they hide.
 
-Formulae and densities are those of the minerals. Masstones are reflectances of thick layers in oil, read off
-published reflectance curves to about 0.03; scattering is set from the refractive index and the usual grain. They
-are meant to be typical, not those of one maker. Grounds, wood, oil and iron stand in the same table.
+Formulae and densities are those of the compounds. Masstones (reflectance of thick layers in oil) and
+scattering are round numbers after the usual descriptions of the pigments, their refractive index and grain:
+typical, and not measured on any paint. Grounds, wood, linen and oil stand in the same table.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,6 @@ PIGMENTS = {
     "linseed oil": Pigment("C57H98O6", 0.93, 0.0, (0.5,) * 8),
     "wood": Pigment("C6H10O5", 0.55, 4, (0.16, 0.22, 0.30, 0.38, 0.45, 0.50, 0.53, 0.56)),
     "linen": Pigment("C6H10O5", 0.75, 6, (0.25, 0.32, 0.38, 0.43, 0.47, 0.50, 0.52, 0.54)),
-    "iron": Pigment("Fe", 7.87, 4, (0.06,) * 8),
 }
 
 PALETTES = {

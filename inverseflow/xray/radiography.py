@@ -1,8 +1,8 @@
 """Beer and Lambert's law for a radiograph of a painting, with attenuation coefficients from xraylib.
 
-The tube's spectrum is Kramers' behind filters, weighted with what the film absorbs. Attenuation is linearised at
-the mean of a painting, so that layers add up exactly: an effective coefficient per pigment. What the exact law for
-the whole spectrum differs from that is the hardening of the beam, a part of the residual.
+The tube's spectrum is Kramers' behind filters, weighted with what the film absorbs. Attenuation is linearised
+at the mean of a painting, so that layers add up exactly: an effective coefficient per pigment. What the exact
+law for the whole spectrum differs from that is the hardening of the beam, a part of the residual.
 """
 
 from functools import lru_cache
@@ -46,7 +46,7 @@ def coefficients(names, tube_kv):
 
 
 def effective(density, names, tube_kv):
-    """Effective attenuation coefficients in cm2/mg (pigment,) behind mean areal densities (pigment,) in mg/cm2."""
+    """Effective attenuation coefficients in cm2/mg (pigment,) behind areal densities (pigment,) in mg/cm2."""
     mu, weight = coefficients(names, tube_kv), _weight_behind(density, names, tube_kv)
     return mu @ weight
 
@@ -58,7 +58,7 @@ def _weight_behind(density, names, tube_kv):
 
 
 def transmission(density, names, tube_kv):
-    """Share of the film's response that is left behind areal densities (pigment, ...) in mg/cm2: the exact law."""
+    """Share of the film's response behind areal densities (pigment, ...) in mg/cm2: the exact law."""
     mu, weight = coefficients(names, tube_kv), spectrum(tube_kv)[1]
     return sum(w * np.exp(-np.tensordot(mu[:, k], density, 1)) for k, w in enumerate(weight))
 

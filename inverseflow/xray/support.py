@@ -48,7 +48,7 @@ def grain(n_row, n_col, pixel_mm, rng):
 
 
 def cradle(n_row, n_col, pixel_mm, rng):
-    """Areal density of a cradle (y, x) in mg/cm2: two fixed slats along the grain, two sliding ones across."""
+    """Areal density of a cradle (y, x) in mg/cm2: two fixed slats along the grain, two sliding ones."""
     slat = SLAT_MM / 10 * 550.0
     down, across = np.zeros((n_row, n_col), np.float32), np.zeros((n_row, n_col), np.float32)
     for k in (0.26, 0.76):
