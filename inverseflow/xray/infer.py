@@ -31,8 +31,9 @@ def infer(images, method, settings, store, engine, key, network=None, dictionary
 
     Parameters
     ----------
-    images : path of the calibrated store: x (y, x), rgb (channel, y, x), perhaps rgb_back and valid (y, x)
-    method : half, luminance, levin_weiss, guided, oracle, csc or unfolded; settings : InferSettings
+    images : path of the calibrated store: x (y, x), rgb (channel, y, x), perhaps rgb_back, valid and cradle
+        (y, x); half and cradle need no rgb
+    method : half, luminance, levin_weiss, guided, oracle, csc, unfolded or cradle; settings : InferSettings
     store : path of the result; engine : of `core.compute`; key : digest of all that the result depends on
     network : path of the weights for `unfolded`; dictionary : path of those for `csc`; truth : path of the
         store of a virtual painting for `oracle`
@@ -49,7 +50,12 @@ def infer(images, method, settings, store, engine, key, network=None, dictionary
         raise ValueError(f"method {method}: expected a {name}, got none; name it, or leave the method out")
     with xr.open_zarr(images, consolidated=False) as data:
         shape, attributes = data["x"].shape, dict(data["x"].attrs)
-        statistics = global_statistics(data, method)
+        if (needed := {"half": "x", "cradle": "cradle"}.get(method, "rgb")) not in data:
+            what = {"rgb": "rgb, the visible side in colour", "cradle": "cradle, its mask (cradle_mask)"}[
+                needed
+            ]
+            raise ValueError(f"method {method}: expected {what}, in the calibrated images, got none")
+        statistics = global_statistics(data, method, settings)
     blocks = tiles(shape, settings.tile)
     with resumable(store, key) as work:
         if not work.done("created"):
@@ -106,8 +112,12 @@ def create(path, shape, tile, method, attributes):
         )
 
 
-def global_statistics(data, method):
-    """Numbers of the whole image that the tiles of a method share, see `sample`."""
+def global_statistics(data, method, settings):
+    """What the tiles of a method share, found on the whole image: see `sample`, for `cradle` its members."""
+    if method == "cradle":
+        from .cradle import fit_cradle
+
+        return {"cradle": fit_cradle(data["x"].data, data["cradle"].data, settings.cradle)}
     if method != "luminance":
         return {}
     parts = sample(data)
@@ -169,7 +179,7 @@ class Tiles:
         if self._truth is not None:
             rows, cols = (slice(*part) for part in wide)
             seen["truth"] = np.asarray(self._truth["x1"][rows, cols].data, np.float32)
-        x1, x2 = task(**{k: v for k, v in seen.items() if k != "valid"})
+        x1, x2 = task(**{k: v for k, v in seen.items() if k != "valid"}, place=wide)
         inner = tuple(slice(a - w, b - w) for (a, b), (w, _) in zip(block, wide, strict=True))
         valid, x = seen["valid"][inner], seen["x"][inner]
         values = [np.where(valid, v[inner], np.float32(np.nan)) for v in (x1, x2)]
@@ -187,11 +197,14 @@ class Tiles:
 
 
 class Task:
-    """One method, ready: `task(x, rgb, rgb_back, truth)` gives (x1, x2) (y, x); `overlap` in pixels."""
+    """One method, ready: `task(x, rgb, rgb_back, truth, place)` gives (x1, x2) (y, x); `overlap` in pixels.
+
+    place: ((first row, end), (first column, end)) of x in the image.
+    """
 
     def __init__(self, method, settings, statistics, network=None, dictionary=None):
         self.method, self.settings, self.statistics = method, settings, statistics
-        self.overlap = {"half": 0, "luminance": 0}.get(method, SOLVER_OVERLAP)
+        self.overlap = {"half": 0, "luminance": 0, "cradle": 0}.get(method, SOLVER_OVERLAP)
         if method == "unfolded":
             import torch
 
@@ -203,9 +216,11 @@ class Task:
             self.network = load_network(network).to(self.device)
             self.overlap = self.network.receptive_field
 
-    def __call__(self, x, rgb, rgb_back=None, truth=None):
+    def __call__(self, x, rgb=None, rgb_back=None, truth=None, place=None):
         if self.method == "unfolded":
             return self.unfolded(x, rgb, rgb_back)
+        if self.method == "cradle":
+            return self.statistics["cradle"].remove(x, *(slice(*part) for part in place))[:2]
         if self.method == "luminance":
             x1 = baselines.luminance(x, rgb, **self.statistics)
         elif self.method == "half":

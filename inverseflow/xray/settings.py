@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from inverseflow.core.settings import ByName, Name, Settings, setting
 
-Method = Literal["half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded"]
+Method = Literal["half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded", "cradle"]
 Design = Literal[
     *("astronaut", "camera", "cat", "coffee", "coins", "hopper", "moon", "motorcycle", "page", "retina"),
     *("rocket", "tissue", "architecture", "flowers", "landscape", "lettering", "ornament", "portrait"),
@@ -88,8 +88,11 @@ class SampleSettings(Settings):
         if (self.path is None) == (self.simulate is None):
             got = "both" if self.path is not None else "neither"
             raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
-        if self.path is not None and self.rgb is None:
-            raise ValueError("rgb: missing; expected the visible side in colour beside path")
+        if self.path is not None and self.rgb is None and self.cradle_mask is None:
+            raise ValueError(
+                "rgb: missing; expected the visible side in colour beside path (or a cradle_mask, to take "
+                "out the cradle alone)"
+            )
         return self
 
 
@@ -114,7 +117,10 @@ class CalibrateSettings(Settings):
         6.0, "agreement of edges, over its spread when shifted, below which a fit is refused", ge=0
     )
     max_error_px: float = setting(
-        4.0, "difference of the maps of two halves of the picture above which a fit is refused", "pixels", gt=0
+        4.0,
+        "difference of the maps of two halves of the picture above which a fit is refused",
+        "pixels",
+        gt=0,
     )
     low_percent: float = setting(0.1, "percentile of the radiograph that becomes 0", "%", ge=0, lt=50)
     high_percent: float = setting(99.9, "percentile of the radiograph that becomes 1", "%", gt=50, le=100)
@@ -173,7 +179,7 @@ class CradleSettings(Settings):
 
     edge_px: int | None = setting(
         None,
-        "pixels on either side over which a member's edge is blurred; nothing: a third of the narrowest strip",
+        "pixels on either side over which an edge is blurred; nothing: a third of the narrowest strip",
         "pixels",
         ge=3,
     )
@@ -187,8 +193,9 @@ class InferSettings(Settings):
     """Separation of the radiograph into two layers."""
 
     methods: tuple[Method, ...] = setting(
-        ("half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded"),
-        "methods that are run; oracle needs the truth, so measured paintings go without it",
+        ("half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded", "cradle"),
+        "methods that are run where they can be: oracle needs the truth, so measured paintings go without "
+        "it, cradle needs a cradle_mask, and all others but half need colours",
         min_length=1,
     )
     tile: int = setting(1024, "pixels across a tile; the overlap comes on top", "pixels", ge=64)

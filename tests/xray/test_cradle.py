@@ -118,3 +118,36 @@ def test_refuses_a_mask_that_does_not_belong_to_the_radiograph():
     behind, (added, mask) = painting(), wood(rows=())
     with pytest.raises(CradleError, match="check mask and polarity"):
         fit_cradle(film(behind - added), mask, SETTINGS)
+
+
+def test_inference_by_tiles_gives_painting_cradle_and_lost_contrast(tmp_path):
+    import xarray as xr
+
+    from inverseflow.core.compute import compute
+    from inverseflow.xray.infer import infer
+    from inverseflow.xray.settings import InferSettings
+
+    behind, (added, mask) = painting(), wood()
+    x = film(behind + added).astype(np.float32)
+    images = xr.Dataset({"x": (("y", "x"), x), "cradle": (("y", "x"), mask.astype(np.uint8))})
+    images.to_zarr(tmp_path / "calibrated.zarr", consolidated=False)
+    settings = InferSettings(tile=128, cradle=SETTINGS)
+    with compute("threads", threads=2) as engine:
+        infer(tmp_path / "calibrated.zarr", "cradle", settings, tmp_path / "layers.zarr", engine, "key")
+        with pytest.raises(ValueError, match="method csc: expected rgb, the visible side in colour"):
+            infer(
+                tmp_path / "calibrated.zarr",
+                "csc",
+                settings,
+                tmp_path / "no.zarr",
+                engine,
+                "",
+                dictionary="d",
+            )
+        with pytest.raises(ValueError, match="method cradle: expected cradle, its mask"):
+            images[["x"]].to_zarr(tmp_path / "bare.zarr", consolidated=False)
+            infer(tmp_path / "bare.zarr", "cradle", settings, tmp_path / "no.zarr", engine, "")
+    layers = xr.open_zarr(tmp_path / "layers.zarr", consolidated=False).load()
+    expected = fit_cradle(x, mask, SETTINGS).remove(x, slice(None), slice(None))
+    for name, values in zip(("x1", "x2", "residual"), expected, strict=True):
+        np.testing.assert_allclose(layers[name], values, atol=1e-5)

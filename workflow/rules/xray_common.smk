@@ -13,17 +13,26 @@ XRAY_RAW = Raw(
 DICTIONARY = {"pretrained": "pretrained", "learn": "learned"}[XRAY.dictionary.weights]
 
 
+def in_colour(sample):
+    """True when the visible side is there in colour; of a panel with a cradle_mask it need not be."""
+    return XRAY_RAW.simulated(sample) or XRAY.samples[sample].rgb is not None
+
+
 def xray_methods(sample):
-    """Methods that a painting is separated by: the oracle needs the truth."""
-    known = XRAY_RAW.simulated(sample)
-    return [m for m in XRAY.infer.methods if known or m != "oracle"]
+    """Methods that a painting is separated by: those that have what they need."""
+    possible = {
+        "half": True,
+        "oracle": XRAY_RAW.simulated(sample),
+        "cradle": XRAY.samples[sample].cradle_mask is not None,
+    }
+    return [m for m in XRAY.infer.methods if possible.get(m, in_colour(sample))]
 
 
 for _name in XRAY_SAMPLES:
     if not xray_methods(_name):
         raise ConfigError(
-            f"config xray.infer.methods: expected a method besides oracle, which needs the truth and {_name} is "
-            "measured; add csc or unfolded"
+            f"config xray.infer.methods: expected a method that {_name} has the images for, got none; oracle needs "
+            "the truth, cradle a cradle_mask, all others but half need rgb"
         )
 
 
@@ -108,6 +117,7 @@ TARGETS["calibrations"] += [
     f"{_folder}/{s}/{name}"
     for s in XRAY_SAMPLES
     for name in ("calibration.json", "registration.png")
+    if name == "calibration.json" or in_colour(s)
 ]
 TARGETS["models"] += _networks + _dictionaries
 TARGETS["reconstructions"] += xray_results("layers.json")
@@ -119,9 +129,13 @@ PAGES["xray"] = {
     "samples": {
         sample: {
             "pictures": {
-                "separation by all methods": f"{_folder}/{sample}/separation.png",
-                "registration": f"{_folder}/{sample}/registration.png",
+                "separation by all methods": f"{_folder}/{sample}/separation.png"
             }
+            | (
+                {"registration": f"{_folder}/{sample}/registration.png"}
+                if in_colour(sample)
+                else {}
+            )
             | (
                 {"training of the network": f"{_folder}/{sample}/training.png"}
                 if "unfolded" in xray_methods(sample)
