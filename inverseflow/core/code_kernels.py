@@ -5,7 +5,6 @@ zeros to a multiple of LANES, so that the innermost loop is one vector instructi
 """
 
 import numba
-import numpy as np
 
 LANES = 8
 
@@ -26,44 +25,67 @@ def windows(padded, width, out):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def relaxed_step(t, c, low, high, relaxation, atoms, image):
-    """t <- t + relaxation (c - clip(t)); paint y = t - clip(t) into `image`; for rows of maps.
+    """t <- t + relaxation (c - clip(t)), and y = t - clip(t) is painted into `image`; for rows of maps.
 
     Parameters
     ----------
-    t, c : (rows, x, atom), see `ConvolutionalAdmm`; t is overwritten.
-    low, high : (atom,), limits of the clip.
+    t, c : (rows, x, atom); t is overwritten.
+    low, high, relaxation : numbers of the same type; limits of the clip.
     atoms : (atom, channel, h, lanes), image : (channel, rows + h - 1, x + lanes - 1).
 
-    Returns sum |y| of every atom, ||x - y_new||^2, ||y_new - y_old||^2.
+    Returns sum |y|.
     """
     n_row, n_col, n_atom = t.shape
-    l1 = np.zeros(n_atom, t.dtype)
-    apart, moved = np.zeros(n_atom, t.dtype), np.zeros(n_atom, t.dtype)
-    sum_l1, sum_apart, sum_moved = np.zeros(n_atom), 0.0, 0.0
+    flat_t, flat_c = t.reshape(n_row, n_col * n_atom), c.reshape(n_row, n_col * n_atom)
+    total = 0.0
     for i in range(n_row):
+        for e in range(n_col * n_atom):  # long, without a branch: vector instructions
+            u = min(max(flat_t[i, e], low), high)
+            flat_t[i, e] += relaxation * (flat_c[i, e] - u)
         for j in range(n_col):
             some = t.dtype.type(0)
             for k in range(n_atom):
-                old = t[i, j, k]
-                u = min(max(old, low[k]), high[k])
-                new = old + relaxation * (c[i, j, k] - u)
-                y = new - min(max(new, low[k]), high[k])
-                t[i, j, k] = new
-                l1[k] += abs(y)
-                some += abs(y)
-                apart[k] += (old - u - u + c[i, j, k] - y) ** 2
-                moved[k] += (y - old + u) ** 2
+                some += abs(t[i, j, k] - min(max(t[i, j, k], low), high))
             if some > 0:
+                total += some
                 for k in range(n_atom):
-                    y = t[i, j, k] - min(max(t[i, j, k], low[k]), high[k])
-                    if y != 0:
-                        _paint(atoms[k], y, i, j, image)
-        for k in range(n_atom):
-            sum_l1[k] += l1[k]
-            sum_apart += apart[k]
-            sum_moved += moved[k]
-        l1[:], apart[:], moved[:] = 0, 0, 0
-    return sum_l1, sum_apart, sum_moved
+                    if t[i, j, k] > high:
+                        _paint(atoms[k], t[i, j, k] - high, i, j, image)
+                    elif t[i, j, k] < low:
+                        _paint(atoms[k], t[i, j, k] - low, i, j, image)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def residuals(t, c, low, high, relaxation):
+    """What `relaxed_step` is about to do: sums of squares of x - y_new, y_new - y_old, y_new and u_new."""
+    n_row, n_col, n_atom = t.shape
+    flat_t, flat_c = t.reshape(n_row, n_col * n_atom), c.reshape(n_row, n_col * n_atom)
+    apart, moved, codes, duals = 0.0, 0.0, 0.0, 0.0
+    for i in range(n_row):
+        a = b = d = f = t.dtype.type(0)
+        for e in range(n_col * n_atom):
+            old = flat_t[i, e]
+            u = min(max(old, low), high)
+            new = old + relaxation * (flat_c[i, e] - u)
+            u_new = min(max(new, low), high)
+            y, y_new = old - u, new - u_new
+            x = y - u + flat_c[i, e]
+            a += (x - y_new) * (x - y_new)
+            b += (y_new - y) * (y_new - y)
+            d += y_new * y_new
+            f += u_new * u_new
+        apart, moved, codes, duals = apart + a, moved + b, codes + d, duals + f
+    return apart, moved, codes, duals
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def rescale(t, low, high, share):
+    """Keep y = t - clip(t), scale u = clip(t)."""
+    flat = t.reshape(t.size)
+    for e in range(flat.size):
+        u = min(max(flat[e], low), high)
+        flat[e] += (share - 1) * u
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

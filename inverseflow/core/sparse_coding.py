@@ -7,7 +7,7 @@
 import numpy as np
 import torch
 
-from inverseflow.core.code_kernels import LANES, relaxed_step, windows
+from inverseflow.core.code_kernels import LANES, relaxed_step, rescale, residuals, windows
 from inverseflow.core.convolution import check_dictionary, gram_spectra, spectra
 
 BLOCK_BYTES = 1 << 20  # rows of maps worked on at a time: they stay in the cache
@@ -50,7 +50,7 @@ def csc_admm(
         by h - 1 and w - 1 with pixels of trust 0.
     nonnegative : codes >= 0.
     rho, relaxation : see `ConvolutionalAdmm`.
-    check_every : iterations between two looks at the gap, which cost half an iteration each.
+    check_every : iterations between two looks at the gap; each a tenth of one, or half with a mask.
     watch(k, cost, gap) : called at these looks, for every member of the batch on its own.
 
     Returns codes (batch, K, y, x), channels-last in memory.
@@ -60,8 +60,9 @@ def csc_admm(
     for image in s:
         admm = ConvolutionalAdmm(dictionary, image, threshold, mask, nonnegative, rho, relaxation)
         for k in range(1, n_iter + 1):
-            admm.step()
-            if (tol is not None or watch) and (k % check_every == 0 or k == n_iter):
+            look = (tol is not None or watch) and (k % check_every == 0 or k == n_iter)
+            admm.step(look)
+            if look:
                 cost, gap = admm.gap()
                 if watch:
                     watch(k, cost, gap)
@@ -86,11 +87,13 @@ class ConvolutionalAdmm:
     in one pass over the maps, which also paints D y from the codes that are not zero; D u follows from what
     is known. D'w is a matrix product over windows of w. Per pixel that makes K C h w multiply-adds, and C h w
     for each code. With a mask, D x = g is a second constraint with a penalty of 1, and s becomes g - u_g.
+    Where thresholds differ, atoms and codes are scaled until they are one.
 
     Parameters
     ----------
     dictionary (C, K, h, w), image (C, y, x), threshold, mask, nonnegative : see `csc_admm`.
-    rho : penalty of ADMM; by default it starts at ten times the threshold and is balanced on the way.
+    rho : penalty of ADMM. By default codes are shrunk by a third of the RMS of the image in the first step,
+        rho = 3 threshold / RMS, and every ten steps both residuals are brought into balance.
     relaxation : over-relaxation, 0 to 2; 1 is plain ADMM.
 
     Sources: Bristow, Eriksson & Lucey, CVPR 2013; Wohlberg, IEEE TIP 25 (2016); for the form in t, Eckstein &
@@ -105,57 +108,73 @@ class ConvolutionalAdmm:
                 f"s: expected {dictionary.dtype} of shape (..., {n_channel}, y, x), the channels of the "
                 f"dictionary, got {image.dtype} of shape {tuple(image.shape)}"
             )
-        self.threshold = torch.as_tensor(threshold, dtype=image.dtype).expand(n_atom).numpy().copy()
-        if not (self.threshold > 0).all():
-            raise ValueError(f"threshold: expected numbers above 0, got {self.threshold.min()}")
+        thresholds = torch.as_tensor(threshold, dtype=image.dtype).expand(n_atom)
+        if not (thresholds > 0).all():
+            raise ValueError(f"threshold: expected numbers above 0, got {float(thresholds.min()):g}")
         if mask is not None and mask.shape != image.shape[1:]:
             raise ValueError(f"mask: expected shape {tuple(image.shape[1:])} (y, x), got {tuple(mask.shape)}")
         self.s, self.shape, self.dtype = image, tuple(image.shape[-2:]), image.dtype
+        self.s_hat = torch.fft.rfft2(image)
         self.mask = None if mask is None else mask.to(image)
+        self.threshold = float(thresholds.mean())
+        self.scale = self.threshold / thresholds
         self.relaxation, self.nonnegative = relaxation, nonnegative
         self.adaptive = rho is None
-        self.rho = float(10 * self.threshold.mean()) if rho is None else float(rho)
-        self.t = np.zeros((*self.shape, n_atom), self.threshold.dtype)
-        self.Dy, self.Du = torch.zeros_like(image), torch.zeros_like(image)
-        self.g, self.u_g = torch.zeros_like(image), torch.zeros_like(image)
-        self.l1, self.n_step = 0.0, 0
+        rms = float((image if mask is None else mask * image).square().mean().sqrt())
+        self.rho = float(rho) if rho else 3 * self.threshold / rms if rms else 1.0
+        self.t = np.zeros((*self.shape, n_atom), torch.empty(0, dtype=self.dtype).numpy().dtype)
+        self.number = self.t.dtype.type
+        self.Dy, self.g, self.u_g = (torch.zeros_like(image) for _ in range(3))
+        self.Dy_hat, self.Du_hat = torch.zeros_like(self.s_hat), torch.zeros_like(self.s_hat)
+        self.l1, self.n_step, self.bound = 0.0, 0, 0.0
         self._use(dictionary)
 
     def change_dictionary(self, dictionary):
         """Go on from here with other atoms of the same size."""
         self._use(dictionary)
-        y, u = self._split()
-        self.Dy, self.Du = self._draw(y), self._draw(u)
+        self.bound = 0.0
+        u = torch.from_numpy(self.t).clamp(*self._limits())
+        self.Dy = self._draw(torch.from_numpy(self.t) - u)
+        self.Dy_hat, self.Du_hat = torch.fft.rfft2(self.Dy), torch.fft.rfft2(self._draw(u))
 
-    def step(self):
-        """One iteration."""
+    def step(self, look=False):
+        """One iteration. look: bound the minimum from below as well (a tenth more time)."""
         a = self.relaxation
         target = self.s if self.mask is None else self.g - self.u_g
-        w_hat = self._mix(self.inverse, torch.fft.rfft2(target - self.Dy + self.Du))
+        target_hat = self.s_hat if self.mask is None else torch.fft.rfft2(target)
+        w_hat = _mix(self.inverse, target_hat - self.Dy_hat + self.Du_hat)
         w = torch.fft.irfft2(w_hat, self.shape)
-        DDw = torch.fft.irfft2(self._mix(self.gram, w_hat), self.shape)
-        low, high = self._limits()
+        limits = [self.number(limit) for limit in self._limits()]
+        balance = self.adaptive and self.n_step % 10 == 9
         sheet = self._sheet()
-        self.l1, apart, moved = 0.0, 0.0, 0.0
+        self.l1, largest, squares = 0.0, 0.0, np.zeros(4)
         for rows, c in self._correlate(w):
-            painted = sheet[:, rows.start : rows.stop + self.h - 1]
-            t, c, relaxation = self.t[rows], c.numpy(), self.t.dtype.type(a)
-            l1, more_apart, more_moved = relaxed_step(t, c, low, high, relaxation, self.atoms, painted)
-            self.l1 += float(self.threshold @ l1)
-            apart, moved = apart + more_apart, moved + more_moved
-        old, self.Dy = self.Dy, self._fold(torch.from_numpy(sheet))
-        self.Du = old + (1 - a) * self.Du + a * DDw - self.Dy
+            t, painted = self.t[rows], sheet[:, rows.start : rows.stop + self.h - 1]
+            if look:
+                low, high = c.aminmax()
+                largest = max(largest, float(high), 0 if self.nonnegative else -float(low))
+            if balance:
+                squares += residuals(t, c.numpy(), *limits, self.number(a))
+            self.l1 += self.threshold * relaxed_step(
+                t, c.numpy(), *limits, self.number(a), self.atoms, painted
+            )
+        if look and self.mask is None:
+            self._raise_bound(self.rho * w, self.rho * largest)
+        old, self.Dy = self.Dy_hat, self._fold(torch.from_numpy(sheet))
+        self.Dy_hat = torch.fft.rfft2(self.Dy)
+        self.Du_hat = old + (1 - a) * self.Du_hat + a * _mix(self.gram, w_hat) - self.Dy_hat
         if self.mask is not None:
             Dx = a * (target - self.rho * w) + (1 - a) * self.g + self.u_g
             self.g = (self.mask * self.s + Dx) / (self.mask + 1)
             self.u_g = Dx - self.g
         self.n_step += 1
-        if self.adaptive and self.n_step % 10 == 0:
-            self._balance(apart**0.5, moved**0.5)
+        if balance and squares.min() > 0:
+            self._balance(*squares**0.5)
 
     def codes(self):
         """y (y, x, atom)."""
-        return self._split()[0]
+        t = torch.from_numpy(self.t)
+        return self.scale * (t - t.clamp(*self._limits()))
 
     def cost(self):
         """What is minimised, at the codes."""
@@ -165,32 +184,39 @@ class ConvolutionalAdmm:
     def gap(self):
         """Cost of the codes, and the duality gap: the minimum is at most this much lower.
 
-        The residual m (s - D y), scaled until |D' of it| <= threshold, is a point of the dual problem.
+        The greatest value of the dual problem at any look counts. Its points are rho w, or with a mask the
+        residual m (s - D y), made smaller until |D' of it| <= threshold.
         """
-        r = self.s - self.Dy
-        scale, threshold = np.inf, torch.from_numpy(self.threshold)
-        for _, c in self._correlate(r if self.mask is None else self.mask * r):
-            largest = (c if self.nonnegative else c.abs()).amax((0, 1))
-            scale = min(scale, float((threshold / largest.clamp_min(torch.finfo(c.dtype).tiny)).min()))
-        cost, r, s = self.cost(), r.double(), self.s.double()
-        rr, rs = float(self._trusted(r * r)), float(self._trusted(r * s))
-        scale = min(max(rs, 0) / rr, scale) if rr else 0
-        return cost, cost - (scale * rs - 0.5 * scale * scale * rr)
+        if self.mask is not None:
+            r = self.s - self.Dy
+            ends = [(float(c.amax()), -float(c.amin())) for _, c in self._correlate(self.mask * r)]
+            self._raise_bound(r, max(high if self.nonnegative else max(high, low) for high, low in ends))
+        cost = self.cost()
+        return cost, cost - self.bound
 
     def filled(self):
         """The image, and what the codes draw (D y) where it is not trusted."""
         return self.s if self.mask is None else self.Dy + self.mask * (self.s - self.Dy)
 
+    def _raise_bound(self, r, largest):
+        """Dual value of scale m r: scale <m r, s> - scale^2 / 2 <m r, r>; largest: of D'(m r)."""
+        r = r.double()
+        rr, rs = float(self._trusted(r * r)), float(self._trusted(r * self.s.double()))
+        if rr > 0 and rs > 0:
+            scale = min(rs / rr, self.threshold / max(largest, 1e-30))
+            self.bound = max(self.bound, scale * rs - 0.5 * scale * scale * rr)
+
     def _trusted(self, image):
         return (image if self.mask is None else self.mask * image).sum()
 
     def _use(self, dictionary):
+        dictionary = dictionary * self.scale[:, None, None]
         n_channel, n_atom, self.h, self.w = dictionary.shape
         self.gram = gram_spectra(spectra(dictionary, self.shape))
         # the same atoms three times: (window, atom) for D'w, (atom, channel, h, lanes) for D y, and for D u
         self.matrix = dictionary.permute(2, 0, 3, 1).reshape(-1, n_atom).contiguous()
         lanes = -(-self.w // LANES) * LANES
-        self.atoms = np.zeros((n_atom, n_channel, self.h, lanes), self.threshold.dtype)
+        self.atoms = np.zeros((n_atom, n_channel, self.h, lanes), self.number)
         self.atoms[..., : self.w] = dictionary.permute(1, 0, 2, 3).numpy()
         self.columns = dictionary.permute(0, 2, 3, 1).reshape(-1, n_atom)
         self._invert()
@@ -198,33 +224,19 @@ class ConvolutionalAdmm:
     def _invert(self):
         self.inverse = torch.linalg.inv(self.gram + self.rho * torch.eye(len(self.s), dtype=self.dtype))
 
-    def _mix(self, matrices, spectrum):
-        """A C x C matrix (y, x, C, C) for every frequency of (C, y, x)."""
-        return torch.einsum("yxcd,dyx->cyx", matrices, spectrum)
-
     def _limits(self):
-        high = self.threshold / self.t.dtype.type(self.rho)
-        return np.full_like(high, -np.inf) if self.nonnegative else -high, high
+        high = self.threshold / self.rho
+        return -np.inf if self.nonnegative else -high, high
 
-    def _split(self):
-        """y and u, tensors (y, x, atom)."""
-        u = torch.from_numpy(self.t).clamp(*map(torch.from_numpy, self._limits()))
-        return torch.from_numpy(self.t) - u, u
-
-    def _balance(self, apart, moved):
-        """Scale rho until the relative residuals of y = x and of y = y_old are alike (Wohlberg 2017)."""
-        y, u = (float(each.norm()) for each in self._split())
-        if min(apart, moved, y, u) > 0:
-            ratio = (apart / y / (moved / u)) ** 0.5
-            if not 1 / 1.2 < ratio < 1.2:
-                self._rescale(self.rho * min(max(ratio, 0.1), 10))
-
-    def _rescale(self, rho):
-        """Go on with another rho: rho u, the dual variable, stays."""
-        y, u = self._split()
-        share = self.rho / rho
-        self.t, self.Du = (y + share * u).numpy(), share * self.Du
-        self.rho = float(rho)
+    def _balance(self, apart, moved, y, u):
+        """Scale rho until the relative residuals of x = y and of y = y_old are alike (Wohlberg 2017)."""
+        ratio = float((apart / y / (moved / u)) ** 0.5)
+        if 1 / 1.2 < ratio < 1.2:
+            return
+        share = 1 / min(max(ratio, 0.1), 10)  # rho u, the dual variable, stays
+        rescale(self.t, *(self.number(limit) for limit in self._limits()), self.number(share))
+        self.Du_hat = share * self.Du_hat
+        self.rho /= share
         self._invert()
 
     def _sheet(self):
@@ -267,3 +279,8 @@ class ConvolutionalAdmm:
             rows = slice(first, min(first + n_row, y))
             n = rows.stop - first
             yield rows, torch.bmm(matrices[rows], self.matrix.expand(n, -1, -1), out=out[:n])
+
+
+def _mix(matrices, spectrum):
+    """A C x C matrix (y, x, C, C) for every frequency of (C, y, x)."""
+    return torch.einsum("yxcd,dyx->cyx", matrices, spectrum)
