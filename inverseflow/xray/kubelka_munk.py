@@ -39,9 +39,9 @@ def reflectance(absorption, scattering, thickness, below):
     """
     s = np.maximum(scattering, 1e-9)
     a = 1 + absorption / s
-    b = np.sqrt(np.maximum(a**2 - 1, 1e-12))
-    b_tanh = b / np.tanh(np.maximum(b * s * thickness, 1e-9))
-    return (1 - below * (a - b_tanh)) / (a - below + b_tanh)
+    b = np.sqrt(np.maximum(a**2 - 1, 1e-12))  # kept off 0, its limit for a paint that absorbs nothing
+    tanh = np.tanh(b * s * thickness)
+    return (tanh * (1 - a * below) + b * below) / (tanh * (a - below) + b)
 
 
 @lru_cache(None)

@@ -210,9 +210,9 @@ class Scene:
         data = xr.Dataset(
             {"density": (("layer", "pigment", "y", "x"), mass, {"units": "mg/cm2", "long_name": text})},
             {
-                "layer": list(order),
-                "pigment": self.names,
-                "formula": ("pigment", [PIGMENTS[n].formula for n in self.names]),
+                "layer": np.array(order, object),  # text that Zarr v3 has a type for
+                "pigment": np.array(self.names, object),
+                "formula": ("pigment", np.array([PIGMENTS[n].formula for n in self.names], object)),
             },
         )
         below = ["ground"] if s.double_sided else ["ground", "concealed", "priming"]
