@@ -30,7 +30,8 @@ def evaluate(sample, layers, calibrated, settings, truth=None, n_row=None):
     calibrated : Dataset with x (y, x) and, if there are any, rgb, rgb_back (channel, y, x), valid (y, x):
         pixels outside `valid` and within settings.border_px of the image's border count nowhere
     settings : EvaluateSettings
-    truth : Dataset with x1 and x2 (y, x), in the units of x; None for a measured radiograph
+    truth : Dataset with x1 and x2 (y, x) in the units that x had before calibration (see `on_scale`); None
+        for a measured radiograph
     n_row : rows of a stripe, by default as many as make `STRIPE_PX` pixels; the values do not depend on it
 
     Always, per method:
@@ -50,10 +51,16 @@ def evaluate(sample, layers, calibrated, settings, truth=None, n_row=None):
         stripes.check(method, arrays)
         rows += [record(sample, method, *row) for row in _without_truth(stripes, arrays, settings)]
         if truth is not None:
-            true = {"t1": truth["x1"], "t2": truth["x2"]}
+            known = on_scale(calibrated, truth)
+            true = {"t1": known["x1"], "t2": known["x2"]}
             stripes.check("truth", true)
             rows += [record(sample, method, *row) for row in _against_truth(stripes, arrays | true, settings)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def on_scale(calibrated, truth):
+    """The true layers on the scale of the calibrated x: divided by x's attribute `scale`, if it has one."""
+    return truth[["x1", "x2"]] / calibrated["x"].attrs.get("scale", 1.0)
 
 
 class _Stripes:

@@ -8,6 +8,8 @@ import numpy as np
 
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 
+from .evaluate import on_scale
+
 _PANEL_IN = 2.1
 _GAP_IN = 0.3
 _SIDE_PX = 480  # of a thumbnail
@@ -31,16 +33,17 @@ def separation_figure(calibrated, layers, path, settings, truth=None, title=""):
     Parameters
     ----------
     calibrated : Dataset with x (y, x) and, if there are any, rgb, rgb_back (channel, y, x), cradle (y, x);
-        attribute pixel_um for axes in mm
+        x's attribute pixel_um gives axes in mm
     layers : dict of method -> Dataset with x1, x2 and, if known, residual (y, x)
     path : .png
     settings : FiguresSettings
-    truth : Dataset with x1 and x2, of simulated paintings
+    truth : Dataset with x1 and x2 of simulated paintings, in the units that x had before calibration
 
     Columns: what came in, the truth, the methods. Rows: x1, x2, residual and, with truth, the error of x1
     after aligning the mean (colours end at a quarter of the contrast of x). Below, a detail of x1 and x2.
     """
     spot = dict(zip(("y", "x"), detail(calibrated["x"], settings.zoom)))
+    truth = None if truth is None else on_scale(calibrated, truth)
     whole = _columns(calibrated, layers, truth)
     part = _columns(
         calibrated.isel(spot),
@@ -157,7 +160,7 @@ def _contrast(image, settings):
 
 def _axis(calibrated):
     """Unit of the axes and the size of a pixel in it."""
-    pixel_um = calibrated.attrs.get("pixel_um")
+    pixel_um = calibrated["x"].attrs.get("pixel_um")
     return ("mm", pixel_um / 1000) if pixel_um else ("px", 1.0)
 
 

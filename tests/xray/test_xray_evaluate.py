@@ -61,6 +61,15 @@ def test_equals_the_definitions_of_core(painting):
     assert found["residual_rms"] == pytest.approx(0, abs=1e-12)
 
 
+def test_truth_comes_in_the_units_of_before_calibration(painting):
+    """x = (file - offset) / scale; the truth is in the file's units."""
+    calibrated, truth, layers = painting
+    same = evaluate("p", {"csc": layers}, calibrated, SETTINGS, truth)
+    calibrated["x"].attrs["scale"] = 3.0
+    scaled = evaluate("p", {"csc": layers}, calibrated, SETTINGS, 3 * truth + 7)
+    np.testing.assert_allclose(scaled["value"], same["value"], rtol=1e-9)
+
+
 def test_without_truth_there_is_no_psnr(painting):
     calibrated, _, layers = painting
     found = values(evaluate("p", {"csc": layers}, calibrated, SETTINGS))

@@ -63,9 +63,9 @@ def test_radiograph_alone_and_odd_layers_are_drawn(tmp_path):
     odd = layers["csc"].copy(deep=True)
     odd["x1"][:5] = np.nan  # not valid there
     odd["x2"][:] = 0.3  # constant
-    separation_figure(
-        calibrated.drop_vars("rgb").assign_attrs(pixel_um=50.0), {"half": odd}, tmp_path / "a.png", SETTINGS
-    )
+    bare = calibrated.drop_vars("rgb")
+    bare["x"].attrs["pixel_um"] = 50.0
+    separation_figure(bare, {"half": odd}, tmp_path / "a.png", SETTINGS)
     assert colours(picture(tmp_path / "a.png")) > 100
 
 
