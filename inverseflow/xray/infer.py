@@ -18,6 +18,7 @@ import zarr
 from inverseflow.core.stores import COMPRESSOR, resumable
 
 from . import baselines
+from .truth import true_layers
 
 LAYERS = ("x1", "x2", "residual")
 SOLVER_OVERLAP = 64  # pixels, of methods that solve a tile as a whole
@@ -168,7 +169,9 @@ class Tiles:
             if "_task" not in self.__dict__:
                 self._task = Task(self.method, self.settings, self.statistics, self.network, self.dictionary)
                 self._data = xr.open_zarr(self.images, consolidated=False)
-                self._truth = xr.open_zarr(self.truth, consolidated=False) if self.truth else None
+                self._truth = None
+                if self.truth:
+                    self._truth = true_layers(xr.open_zarr(self.truth, consolidated=False), self._data)
             return self._task
 
     def __call__(self, block):

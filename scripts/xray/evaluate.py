@@ -4,6 +4,7 @@ from inverseflow.core.job import job
 from inverseflow.core.stores import replacing
 from inverseflow.xray.evaluate import evaluate
 from inverseflow.xray.settings import EvaluateSettings
+from inverseflow.xray.truth import true_layers
 
 
 def open_store(path):
@@ -11,12 +12,13 @@ def open_store(path):
 
 
 with job(snakemake) as run:
+    images = open_store(run.input.images)
     table = evaluate(
         run.wildcards.sample,
         {run.wildcards.method: open_store(run.input.layers)},
-        open_store(run.input.images),
+        images,
         EvaluateSettings(**run.params.settings),
-        truth=open_store(run.input.truth) if run.input.truth else None,
+        truth=true_layers(open_store(run.input.truth), images) if run.input.truth else None,
     )
     with replacing(run.output.metrics) as temporary:
         table.to_csv(temporary, index=False)

@@ -3,6 +3,7 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.xray.separation_figures import separation_figure
 from inverseflow.xray.settings import FiguresSettings
+from inverseflow.xray.truth import true_layers
 
 
 def open_store(path):
@@ -10,11 +11,12 @@ def open_store(path):
 
 
 with job(snakemake) as run:
+    images = open_store(run.input.images)
     separation_figure(
-        open_store(run.input.images),
+        images,
         {method: open_store(path) for method, path in zip(run.params.methods, run.input.layers)},
         run.output.separation,
         FiguresSettings(**run.params.settings),
-        truth=open_store(run.input.truth) if run.input.truth else None,
+        truth=true_layers(open_store(run.input.truth), images) if run.input.truth else None,
         title=f"{run.wildcards.sample} ({run.params.origin})",
     )

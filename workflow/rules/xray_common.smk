@@ -109,7 +109,9 @@ _networks = [
     f"{_folder}/{s}/network.json" for s in XRAY_SAMPLES if "unfolded" in xray_methods(s)
 ]
 _dictionaries = (
-    [f"{_folder}/dictionary/{DICTIONARY}.json"] if "csc" in XRAY.infer.methods else []
+    [f"{_folder}/dictionary/{DICTIONARY}.json"]
+    if any("csc" in xray_methods(s) for s in XRAY_SAMPLES)
+    else []
 )
 
 TARGETS["fingerprints"] += [f"{_folder}/{s}/fingerprint.json" for s in XRAY_SAMPLES]
