@@ -88,7 +88,7 @@ def _is_plain(page):
     return bool(page.is_memmappable and page.compression == 1)
 
 
-def _open_tiff(path, dataset, largest):
+def _open_tiff(path, dataset, largest, mask):
     import tifffile
 
     name, size = path.name, path.stat().st_size
@@ -99,7 +99,7 @@ def _open_tiff(path, dataset, largest):
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if not _is_reduced(page)]
             page = pages[0]
-            _check_page(name, page, len(pages))
+            _check_page(name, page, len(pages), mask)
             offsets, counts = np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
             axis, plain = page.axes.find("S"), _is_plain(page)
             pieces = (1,) * page.ndim if plain else page.chunks
@@ -131,11 +131,13 @@ def _is_reduced(page):
     return page.index > 0 and bool(int(page.tags.valueof("NewSubfileType", 0) or 0) & 5)
 
 
-def _check_page(name, page, n_pages):
+def _check_page(name, page, n_pages, mask):
     if n_pages > 1:
         raise ImageError(
             f"{name}: {n_pages} pages, expected one image; save the page that is meant as a file of its own"
         )
+    if mask and page.samplesperpixel == 1:
+        return
     if int(page.photometric) in _REFUSED:
         raise _other_colours(name, _REFUSED[int(page.photometric)])
     if page.bitspersample == 1:
@@ -164,7 +166,7 @@ def _pillow(path):
         return Image.open(path)
 
 
-def _open_whole(path, form, largest):
+def _open_whole(path, form, largest, mask):
     from PIL import Image
 
     name = path.name
@@ -182,7 +184,7 @@ def _open_whole(path, form, largest):
         raise ImageError(f"{name}: not a readable {form.upper()} file; copy it again") from None
     if found not in {"png": ("PNG",), "jpeg": ("JPEG", "MPO")}[form]:
         raise ImageError(f"{name}: holds a {found} image; give the file the ending of that format")
-    if mode in _MODES:
+    if mode in _MODES and not (mask and mode == "1"):
         raise _other_colours(name, _MODES[mode])
     _check_whole(name, rows, cols, largest, form.upper())
     try:
@@ -194,7 +196,7 @@ def _open_whole(path, form, largest):
     return Pixels(path, "whole", form, pixels.shape, pixels.dtype, chunks, orientation=orientation)
 
 
-def _open_zarr(path, dataset, largest):
+def _open_zarr(path, dataset, largest, mask):
     import zarr
 
     try:
@@ -233,7 +235,7 @@ def _dataset(source, group, dataset):
 OPENERS = {
     "tiff": _open_tiff,
     "zarr": _open_zarr,
-    "png": lambda path, dataset, largest: _open_whole(path, "png", largest),
-    "jpeg": lambda path, dataset, largest: _open_whole(path, "jpeg", largest),
+    "png": lambda path, dataset, largest, mask: _open_whole(path, "png", largest, mask),
+    "jpeg": lambda path, dataset, largest, mask: _open_whole(path, "jpeg", largest, mask),
 }
-"""Format -> function (path, dataset, largest) that gives `Pixels` or raises ImageError."""
+"""Format -> function (path, dataset, largest, mask) that gives `Pixels` or raises ImageError."""

@@ -15,7 +15,7 @@ from .image_error import ImageError
 from .image_readers import OPENERS
 from .tiff_writer import write_tiff
 
-__all__ = ["ImageError", "image_files", "open_image", "write_tiff"]
+__all__ = ["ImageError", "image_files", "open_image", "open_mask", "write_tiff"]
 
 BLOCK = 1024
 """Rows and columns of a block of an opened image."""
@@ -52,20 +52,29 @@ def open_image(path, channels=None, dataset=None, largest=WHOLE_PIXELS):
     ImageError: names the file, what was expected, what was found and the way out. What is inside the blocks
     of a TIFF or a Zarr store (NaN, damaged tiles) is seen when they are computed.
     """
+    return _open(path, channels, dataset, largest, mask=False)
+
+
+def open_mask(path):
+    """Open a mask (y, x) as `open_image` does an image; one bit per pixel, whole numbers: all will do."""
+    return _open(path, 1, None, WHOLE_PIXELS, mask=True)
+
+
+def _open(path, channels, dataset, largest, mask):
     import dask.array as da
     import xarray as xr
 
     path = Path(os.path.expandvars(str(path)))
     form = _form(path)
-    pixels = OPENERS[form](path, dataset, largest)
-    dtype = _checked_type(path.name, pixels.dtype)
+    pixels = OPENERS[form](path, dataset, largest, mask)
+    dtype = np.dtype(pixels.dtype) if mask else _checked_type(path.name, pixels.dtype)
     if 0 in pixels.shape:
         raise ImageError(f"{path.name}: an image of size {pixels.shape}, without pixels; give another file")
     blocks = tuple(min(n, -(-BLOCK // c) * c) for n, c in zip(pixels.shape, pixels.chunks))
     meta = np.empty((0,) * pixels.ndim, pixels.dtype)
     image = da.from_array(pixels, chunks=blocks, name=pixels.token, asarray=False, meta=meta)
     image = image.astype(dtype)
-    if pixels.inverted and dtype.kind == "u":
+    if pixels.inverted and dtype.kind == "u" and not mask:
         image = np.iinfo(dtype).max - image
     if image.ndim == 3:
         image = da.moveaxis(image, pixels.channel_axis, 0)

@@ -18,7 +18,7 @@ import zarr
 from inverseflow.core.stores import COMPRESSOR, resumable
 
 from . import baselines
-from .truth import true_layers
+from .evaluate import on_scale
 
 LAYERS = ("x1", "x2", "residual")
 SOLVER_OVERLAP = 64  # pixels, of methods that solve a tile as a whole
@@ -171,7 +171,7 @@ class Tiles:
                 self._data = xr.open_zarr(self.images, consolidated=False)
                 self._truth = None
                 if self.truth:
-                    self._truth = true_layers(xr.open_zarr(self.truth, consolidated=False), self._data)
+                    self._truth = on_scale(self._data, xr.open_zarr(self.truth, consolidated=False))
             return self._task
 
     def __call__(self, block):

@@ -4,7 +4,6 @@ from inverseflow.core.job import job
 from inverseflow.core.stores import replacing
 from inverseflow.xray.evaluate import evaluate
 from inverseflow.xray.settings import EvaluateSettings
-from inverseflow.xray.truth import true_layers
 
 
 def open_store(path):
@@ -12,13 +11,12 @@ def open_store(path):
 
 
 with job(snakemake) as run:
-    images = open_store(run.input.images)
     table = evaluate(
         run.wildcards.sample,
         {run.wildcards.method: open_store(run.input.layers)},
-        images,
+        open_store(run.input.images),
         EvaluateSettings(**run.params.settings),
-        truth=true_layers(open_store(run.input.truth), images) if run.input.truth else None,
+        truth=open_store(run.input.truth) if run.input.truth else None,
     )
     with replacing(run.output.metrics) as temporary:
         table.to_csv(temporary, index=False)

@@ -3,7 +3,6 @@ import xarray as xr
 from inverseflow.core.job import job
 from inverseflow.xray.separation_figures import separation_figure
 from inverseflow.xray.settings import FiguresSettings
-from inverseflow.xray.truth import true_layers
 
 
 def open_store(path):
@@ -11,12 +10,11 @@ def open_store(path):
 
 
 with job(snakemake) as run:
-    images = open_store(run.input.images)
     separation_figure(
-        images,
+        open_store(run.input.images),
         {method: open_store(path) for method, path in zip(run.params.methods, run.input.layers)},
         run.output.separation,
         FiguresSettings(**run.params.settings),
-        truth=true_layers(open_store(run.input.truth), images) if run.input.truth else None,
+        truth=open_store(run.input.truth) if run.input.truth else None,
         title=f"{run.wildcards.sample} ({run.params.origin})",
     )

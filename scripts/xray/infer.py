@@ -1,8 +1,8 @@
 import xarray as xr
-from inverseflow.xray.infer import infer
 
 from inverseflow.core.job import job
 from inverseflow.core.stores import write_anchor
+from inverseflow.xray.infer import infer
 from inverseflow.xray.settings import InferSettings
 
 with job(snakemake) as run:

@@ -1,8 +1,8 @@
 import xarray as xr
-from inverseflow.xray.painting import simulate
 
 from inverseflow.core.job import job
 from inverseflow.core.stores import write_anchor
+from inverseflow.xray.painting import simulate
 from inverseflow.xray.settings import SimulateSettings
 
 with job(snakemake) as run:
