@@ -73,6 +73,19 @@ class Config(Settings):
             raise ValueError(f"expected a block for at least one of {', '.join(MODALITIES)}, got none")
         return self
 
+    @model_validator(mode="after")
+    def paintings_to_scan(self):
+        """Scans that name a painting of x-ray separation find it there."""
+        made = [n for n, s in (self.xray.samples if self.xray else {}).items() if s.simulate]
+        for name, sample in (self.maxrf.samples if self.maxrf else {}).items():
+            painting = sample.simulate and sample.simulate.painting_of
+            if painting and painting not in made:
+                raise ValueError(
+                    f"maxrf.samples.{name}.simulate.painting_of: expected a sample of xray with simulate "
+                    f"({', '.join(made) or 'there is none'}), got {painting!r}; add it, or leave the key out"
+                )
+        return self
+
 
 def generated():
     """{file: text} of everything that is made from the models."""

@@ -17,6 +17,9 @@ class SimulateSettings(Settings):
     n_channel: int = setting(1024, "channels of a spectrum", ge=256)
     counts: float = setting(3000, "mean counts of a spectrum", gt=0)
     seed: int = setting(0, "seed of the noise and of the layout", ge=0)
+    painting_of: Name | None = setting(
+        None, "sample of xray whose simulated painting is scanned, so that both share one truth"
+    )
 
 
 class EnergySettings(Settings):

@@ -222,11 +222,22 @@ def painting(settings):
     of deep layers are weakened by all that lies above, so line ratios change from pixel to pixel; shape
     (component, channel) is their mean over the scan. Extra variable: `mass` (pigment, row, col) in mg/cm2.
     """
-    n_row, n_col = settings.n_row, settings.n_col
     rng = np.random.default_rng([settings.seed, 7])
+    layers = _layers(settings.n_row, settings.n_col, rng)
+    origin = "virtual painting: fisx lines, layers of pigments, tails, shelf, escape, pile-up, drift"
+    return scan_layers(layers, PIGMENTS, settings, rng, step_um=500.0, origin=origin)
+
+
+def scan_layers(layers, formulas, settings, rng, n_base=1, **attributes):
+    """The scan of layers of pigments, as a Dataset with the truth and `mass` (pigment, row, col) in mg/cm2.
+
+    layers: [{pigment: (row, col) mg/cm2}] from the back to the front; formulas {pigment: formula};
+    settings: `Size`, or any object with its fields; rng: numpy Generator; n_base: layers from the back that
+    scatter the beam (support and ground), weakened by those before them.
+    """
+    n_row, n_col = settings.n_row, settings.n_col
     detector = painting_detector(settings.n_channel)
-    layers = _layers(n_row, n_col, rng)
-    group, shapes, rates = _emitted(layers, detector)
+    group, shapes, rates = _emitted(layers, detector, formulas, n_base)
     counts_seen = shapes.sum(1)
     amounts = rates * counts_seen
     amounts *= settings.counts / amounts.sum(1).mean()
@@ -247,8 +258,7 @@ def painting(settings):
         kind="synthetic",
         anode="Rh",
         tube_kv=TUBE_KV,
-        step_um=500.0,
-        origin="virtual painting: fisx lines, layers of pigments, tails, shelf, escape, pile-up, drift",
+        **attributes,
     )
     data["counts"].attrs |= {k: v for k, v in data.attrs.items() if k != "inverse_crime"}
     pigments = sorted({p for layer in layers for p in layer})
@@ -263,19 +273,19 @@ def painting_detector(n_channel):
     return Detector(n_channel, -0.05, round(top / n_channel, 5))
 
 
-def _emitted(layers, detector):
+def _emitted(layers, detector, formulas, n_base):
     """What leaves the painting, line by line and SCATTER last.
 
     Returns the group of every line (line,), spectra (line, channel) per photon, rates (pixel, line).
     """
     pigments = sorted({p for layer in layers for p in layer})
-    content = {p: composition(PIGMENTS[p]) for p in pigments}
+    content = {p: composition(formulas[p]) for p in pigments}
     elements = sorted({e for c in content.values() for e in c} - {"H", "C", "N", "O", "Na"})
     group, energies, rate_of_line = _lines(elements, detector.energy_kev[-1] - 0.3)
     going_in = np.clip(1.6 * energies, 8.0, 0.7 * TUBE_KV)  # effective energy of the exciting photons
     absorb, share = {}, {}
     for p in pigments:
-        both_ways = mass_attenuation(PIGMENTS[p], energies) + mass_attenuation(PIGMENTS[p], going_in)
+        both_ways = mass_attenuation(formulas[p], energies) + mass_attenuation(formulas[p], going_in)
         absorb[p] = 1.4e-3 * both_ways  # at 45 degrees, per mg/cm2
         share[p] = np.array([content[p].get(name.split("-")[0], 0.0) for name in group])
     rates, above = 0.0, 0.0
@@ -291,7 +301,9 @@ def _emitted(layers, detector):
     spectra, n = detector.respond(np.array(photons)), len(energies)
     spectra[n:] /= spectra[n:].sum(1, keepdims=True)
     hard = sum(
-        m.ravel() * 1e-3 * mass_attenuation(PIGMENTS[p], 17.0)[0] for q in layers[1:] for p, m in q.items()
+        m.ravel() * 1e-3 * mass_attenuation(formulas[p], 17.0)[0]
+        for q in layers[n_base:]
+        for p, m in q.items()
     )
     fluorescence = (rates * spectra[:n].sum(1)).sum(1).mean()
     scatter = np.exp(-1.5 * hard)[:, None] * [0.3, 0.5, 1.0]

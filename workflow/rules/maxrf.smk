@@ -4,7 +4,9 @@
 
 
 rule maxrf_simulate:
-    """A scan with known truth, for samples that have a `simulate` block."""
+    """A scan with known truth, for samples that have a `simulate` block, perhaps of a painting of x-ray."""
+    input:
+        unpack(painting_to_scan),
     output:
         scan=directory("results/maxrf/{sample}/scan.zarr"),
         anchor="results/maxrf/{sample}/scan.json",

@@ -43,6 +43,15 @@ def scan_reader(wildcards):
     return {"path": MAXRF_RAW.path(wildcards.sample), **options}
 
 
+def painting_to_scan(wildcards):
+    """The painting of x-ray separation that a simulated scan is made of, and its anchor; nothing for most."""
+    name = MAXRF.samples[wildcards.sample].simulate.painting_of
+    if name is None:
+        return {}
+    store = f"results/xray/{name}/painting"
+    return {"painting": ancient(f"{store}.zarr"), "painting_anchor": f"{store}.json"}
+
+
 def library_of(name):
     """A result of the sample whose calibration, library and elements this sample uses."""
 
