@@ -181,7 +181,7 @@ def _range(x, engine):
 def _band_range(x, rows):
     values = x[rows].values
     n_bad = 0 if values.dtype.kind == "u" else int((~np.isfinite(values)).sum())
-    return n_bad, values.min(), values.max()
+    return n_bad, float(values.min()), float(values.max())
 
 
 def _counts(x, edges, rows):
