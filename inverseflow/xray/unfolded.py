@@ -8,13 +8,13 @@ of the exclusion term. Each number, filter and threshold of each layer is learne
 exactly the step. Source: Pu et al., IEEE TIP 31 (2022), arXiv 2201.09167.
 """
 
-from math import isqrt
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from inverseflow.core.exclusion import prox_exclusion
+
+from .code_step import code_step
 
 LUMINANCE = (0.299, 0.587, 0.114)
 N_COLOUR = {"rgb": 3, "luminance": 1}
@@ -24,41 +24,6 @@ def convolve(image, filters, bias=None):
     """Filters (out, in, odd, odd) over images (batch, in, y, x), reflected at the borders."""
     half = filters.shape[-1] // 2
     return F.conv2d(F.pad(image, (half,) * 4, mode="reflect"), filters, bias)
-
-
-def analyse(y, atoms):
-    """P1 * y: (batch, 1, y, x), (n, size^2) -> (batch, n, y, x). A product: three times as fast as conv2d."""
-    size = isqrt(atoms.shape[1])
-    columns = F.unfold(F.pad(y, (size // 2,) * 4, mode="reflect"), size)
-    return (atoms @ columns).unflatten(-1, y.shape[-2:])
-
-
-def synthesise(z, atoms):
-    """P2 * z: (batch, n, y, x) and (size^2, n) -> (batch, 1, y, x): adjoint of `analyse` off the borders."""
-    size = isqrt(atoms.shape[0])
-    half = size // 2
-    taps = (atoms @ z.flatten(2)).unflatten(-1, z.shape[-2:])
-    taps = F.pad(taps, (half,) * 4, mode="reflect")
-    drawn = F.fold(taps.flatten(2), [n + size - 1 for n in taps.shape[-2:]], size)
-    return drawn[..., 2 * half : -2 * half, 2 * half : -2 * half]
-
-
-class _Soft(torch.autograd.Function):
-    """Soft threshold with one learned threshold; its gradient passes the codes only twice."""
-
-    @staticmethod
-    def forward(ctx, u, threshold):
-        out = F.softshrink(u, float(threshold))
-        ctx.save_for_backward(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        (out,) = ctx.saved_tensors
-        return torch.where(out == 0, 0, grad), -(grad.flatten() @ out.sign().flatten())
-
-
-soft = _Soft.apply
 
 
 def inverse_softplus(value):
@@ -91,20 +56,12 @@ class Layer(nn.Module):
 
     def forward(self, x, y1, y2, z1, z2, rgb, rgb_back=None):
         threshold, mu = F.softplus(self.threshold), F.softplus(self.mu)
-        z1, drawn1 = self.codes(y1, z1, threshold[0])
-        z2, drawn2 = self.codes(y2, z2, threshold[1])
+        z1, drawn1 = code_step(y1, z1, self.analysis, self.synthesis, threshold[0])
+        z2, drawn2 = code_step(y2, z2, self.analysis, self.synthesis, threshold[1])
         known = [x, y1, y2, drawn2] + ([] if rgb_back is None else [rgb_back])
         y2 = prox_exclusion(convolve(torch.cat(known, 1), self.y2), y1, mu[1], self.levels)
         y1 = prox_exclusion(convolve(torch.cat([x, y2, y1, drawn1, rgb], 1), self.y1), y2, mu[0], self.levels)
         return y1, y2, z1, z2
-
-    def codes(self, y, z, threshold):
-        """z <- S(z + P1 * (y - P2 * z)), and P2 * z of the new one; z is None for zeros."""
-        if z is None:
-            z = soft(analyse(y, self.analysis), threshold)
-        else:
-            z = soft(z + analyse(y - synthesise(z, self.synthesis), self.analysis), threshold)
-        return z, synthesise(z, self.synthesis)
 
 
 def squared_norm(atoms, n=64):
