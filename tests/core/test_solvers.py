@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from inverseflow.core.solvers import fista, ista, richardson_lucy, richardson_lucy_normal
+from inverseflow.core.solvers import (
+    admm,
+    duality_gap,
+    fista,
+    ista,
+    richardson_lucy,
+    richardson_lucy_normal,
+)
 
 F64 = torch.float64
 
@@ -258,3 +265,62 @@ def test_numpy_of_the_formula():
     for _ in range(2):
         z = z * (H.T @ y) / (H.T @ (H @ z))
     np.testing.assert_allclose(richardson_lucy_normal(A, A(planted(A)), 2)[0].flatten(), z, rtol=1e-12)
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_duality_gap_bounds_the_distance_to_the_minimum_and_closes(nonnegative, masked):
+    A, threshold = operator(), 0.3
+    y = A(planted(A) * torch.tensor([1, -1, 1])[:, None, None])
+    mask = torch.linspace(0, 1, 35, dtype=F64).view(5, 7) if masked else None
+    trust = 1.0 if mask is None else mask
+    best = squares(A, fista(A, y, 12000, threshold, mask, nonnegative=nonnegative), y, threshold, trust)
+    gaps = []
+
+    def watch(k, x):
+        cost, gap = duality_gap(A, y, x, threshold, mask, nonnegative)
+        np.testing.assert_allclose(cost, squares(A, x, y, threshold, trust), rtol=1e-12)
+        assert (cost - best <= gap + 1e-9).all()
+        gaps.append(gap / cost)
+
+    fista(A, y, 2000, threshold, mask, nonnegative=nonnegative, watch=watch)
+    assert (gaps[-1] < 1e-6).all()
+
+
+@pytest.mark.parametrize("solver", [ista, fista, admm])
+def test_sparse_solvers_stop_at_the_relative_gap_each_member_on_its_own(solver):
+    A, threshold = operator(sharp=1.5), 0.5
+    y = A(planted(A, n=4)) * torch.tensor([1, 30, 0, 2], dtype=F64)[:, None, None]
+    seen = []
+    x = solver(A, y, 50000, threshold, tol=1e-3, watch=lambda k, x: seen.append(k))
+    cost, gap = duality_gap(A, y, x, threshold)
+    assert (gap <= 1e-3 * cost).all()
+    assert len(seen) < 50000 and len(seen) % 10 == 0
+    alone = torch.cat([solver(A, y[i : i + 1], 50000, threshold, tol=1e-3) for i in range(4)])
+    np.testing.assert_allclose(x, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_a_relative_gap_needs_a_threshold():
+    A = operator()
+    with pytest.raises(ValueError, match="threshold > 0"):
+        fista(A, A(planted(A)), 5, tol=1e-3)
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])  # more unknowns than numbers, and fewer
+def test_dense_admm_reaches_the_minimum_of_fista(nonnegative, transposed):
+    A, threshold = operator(), 0.3
+    if transposed:
+        A = Dense(A.matrix.T.contiguous(), A.out_shape, A.in_shape)
+    y = torch.randn(3, *A.out_shape, generator=torch.Generator().manual_seed(5), dtype=F64) + 1
+    reference = fista(A, y, 12000, threshold, nonnegative=nonnegative)
+    for more in ({}, {"rho": 0.5, "relaxation": 1.0}):
+        found = admm(A, y, 3000, threshold, nonnegative=nonnegative, **more)
+        cost, best = squares(A, found, y, threshold), squares(A, reference, y, threshold)
+        np.testing.assert_allclose(cost, best, rtol=1e-8)
+    assert not nonnegative or (found >= 0).all()
+
+
+def test_dense_admm_of_zeros_is_zero():
+    A = operator(dtype=torch.float32)
+    assert (admm(A, torch.zeros(2, 5, 7), 30, 0.1) == 0).all()
