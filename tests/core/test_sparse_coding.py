@@ -136,7 +136,7 @@ def test_what_is_drawn_is_what_the_codes_draw_also_after_a_change_of_atoms(maske
         (lambda D, s: csc_admm(D, s[:, :1], 0.1), "the channels of the"),
         (lambda D, s: csc_admm(D, s.float(), 0.1), "expected torch.float64"),
         (lambda D, s: csc_admm(D, s, 0.0), "threshold: expected numbers above 0, got 0"),
-        (lambda D, s: csc_admm(D, s, 0.1, mask=torch.ones(3, 3)), r"mask: expected shape \(21, 18\)"),
+        (lambda D, s: csc_admm(D, s, 0.1, mask=torch.ones(3, 3)), r"mask: expected shape \(15, 18\)"),
         (lambda D, s: csc_admm(D, s[..., :2], 0.1), "do not fit into an image"),
     ],
 )
