@@ -39,8 +39,9 @@ def separation_figure(calibrated, layers, path, settings, truth=None, title=""):
     settings : FiguresSettings
     truth : Dataset with x1 and x2 of simulated paintings, in the units that x had before calibration
 
-    Columns: what came in, the truth, the methods. Rows: x1, x2, residual and, with truth, the error of x1
-    after aligning the mean (colours end at a quarter of the contrast of x). Below, a detail of x1 and x2.
+    Columns: what came in, the truth, the methods. Rows: x1, x2, residual unless it is zero everywhere and,
+    with truth, the error of x1 after aligning the mean (colours end at a quarter of the contrast of x). Below,
+    a detail of x1 and x2.
     """
     spot = dict(zip(("y", "x"), detail(calibrated["x"], settings.zoom)))
     truth = None if truth is None else on_scale(calibrated, truth)
@@ -56,6 +57,10 @@ def separation_figure(calibrated, layers, path, settings, truth=None, title=""):
     low, high_value = _contrast(whole["came in"]["radiograph"], settings)
     draw = _Panels(settings, (high_value - low) / 4, *_axis(calibrated))
     rows = [k for k in ROWS if any(k in column for column in whole.values())]
+    if not any(
+        _shows(column["residual"], high_value - low) for column in whole.values() if "residual" in column
+    ):
+        rows = [k for k in rows if k != "residual"]
     n_whole, n_part = max(len(rows), len(whole["came in"])), max(2, len(part["came in"]))
     head, between, bottom = 0.75, 0.75, 0.45
     total = head + n_whole * (high + _GAP_IN) + between + n_part * (_PANEL_IN + _GAP_IN) + bottom - _GAP_IN
@@ -150,6 +155,11 @@ class _Panels:
         first = place["x"].start * self.pixel, place["y"].start * self.pixel
         size = [(place[k].stop - place[k].start) * self.pixel for k in ("x", "y")]
         ax.add_patch(Rectangle(first, *size, fill=False, ec="tab:orange", lw=1.2))
+
+
+def _shows(residual, contrast):
+    """False when nothing but rounding is left."""
+    return float(np.nanmax(np.abs(residual), initial=0.0)) > 1e-5 * contrast
 
 
 def _contrast(image, settings):
