@@ -1,5 +1,7 @@
 """Convolutional dictionaries learned from images, their channels coupled by common codes."""
 
+from itertools import repeat
+
 import numpy as np
 import torch
 
@@ -16,148 +18,138 @@ def learn_dictionary(
     n_iter=60,
     channel_weight=None,
     mask=None,
-    n_code=None,
+    circular=False,
     dictionary=None,
-    forget=0.98,
+    n_code=None,
+    forget=0.95,
     seed=0,
+    watch=None,
     progress=show_progress,
 ):
-    """Atoms D of unit norm with which images have sparse codes z, common to their channels:
+    """Atoms D of norm 1 with which images s have sparse codes z, common to their channels:
 
-        min 0.5 sum_bc w_c m_b ||s_bc - sum_k D_ck * z_bk||^2 + threshold sum |z|,   sum_c w_c ||D_ck||^2 <= 1
+        min 0.5 sum_bc w_c m_b (s_bc - sum_k D_ck * z_bk)^2 + threshold sum |z|,   sum_c w_c ||D_ck||^2 <= 1
 
-    Codes (ADMM) and atoms take turns. What the atoms need to know of the codes are the correlations of the
-    maps at lags within an atom, H, and of maps with images, B; with them the atoms are found one by one by
-    projected gradients, over all channels and pixels at once.
+    Codes (some iterations of ADMM, from where they are) and atoms (`Statistics`) take turns. Memory: a batch,
+    its maps, and (K h w)^2 numbers.
 
     Parameters
     ----------
-    images : tensor (B, C, y, x), float; every one of n_iter rounds goes on with the codes of the last.
-        Or an iterator of such tensors, for example `sample_patches` of large images: n_iter of them are taken,
-        each once and coded from nothing; H and B forget the older ones. Memory does not grow.
+    images : tensor (B, C, y, x): every one of n_iter rounds goes on with the codes of the last. Or an
+        iterator of such tensors, for example `sample_patches` of large images: n_iter of them are taken, each
+        once and coded from nothing, and what was learned from the older ones is slowly forgotten.
     n_atoms, size : K and (h, w), or one number for both.
-    threshold : number above 0, in units of sqrt(w) s.
+    threshold : number above 0, in the units of sqrt(w) s.
     channel_weight : (C,) numbers above 0, w; ones by default.
-    mask : tensor (B, y, x) of trust in [0, 1]; 0 leaves a pixel out, such as one beyond the border.
-    n_code : iterations of ADMM in a round, by default 5, and 60 with an iterator.
+    mask : tensor (B, y, x) of trust in [0, 1], with a tensor of images; 0 leaves a pixel out.
+    circular : borders; by default nothing is assumed beyond them.
     dictionary : tensor (C, K, h, w) to start from; by default patches of the images.
-    forget : what H and B keep from one batch of an iterator to the next.
+    n_code : iterations of ADMM in a round, by default 5, and 40 for an iterator.
+    forget : what is kept of the older batches of an iterator when a new one comes.
+    watch(k, dictionary) : called after round k.
     progress : as core.progress.progress.
 
-    Borders are circular. Returns the dictionary (C, K, h, w) and the cost after each round (of an iterator,
-    per pixel of the batch and before it was learned from), an array.
-    Raises ValueError when a size does not fit. Sources: Mairal et al., JMLR 11 (2010), for H and B; Liu,
-    Garcia-Cardona & Wohlberg, SIAM J. Imaging Sci. 11 (2018), for their convolutional form.
+    Returns the dictionary (C, K, h, w) and an array: the cost after each round, or the cost of each batch of
+    an iterator per image, before it was learned from. Atoms that no code uses start anew from what is
+    badly drawn. Raises ValueError when sizes do not fit.
+    Sources: Mairal et al., JMLR 11 (2010); Liu, Garcia-Cardona & Wohlberg, SIAM J. Imaging Sci. 11 (2018).
     """
-    generator = torch.Generator().manual_seed(seed)
+    stream = not isinstance(images, torch.Tensor)
     size = (size, size) if isinstance(size, int) else tuple(size)
-    if isinstance(images, torch.Tensor):
-        return _learn_batch(
-            images,
-            n_atoms,
-            size,
-            threshold,
-            n_iter,
-            channel_weight,
-            mask,
-            n_code or 5,
-            dictionary,
-            generator,
-            progress,
-        )
-    return _learn_stream(
-        iter(images),
-        n_atoms,
-        size,
-        threshold,
-        n_iter,
-        channel_weight,
-        n_code or 60,
-        dictionary,
-        forget,
-        generator,
-        progress,
-    )
-
-
-def _learn_batch(images, n_atoms, size, threshold, n_iter, weight, mask, n_code, D, generator, progress):
-    root = _root(images, weight)
-    s = images * root
-    D = first_atoms(s, n_atoms, size, generator, mask) if D is None else D * root[0, :, None]
-    masks = [None] * len(s) if mask is None else mask
-    coders = [ConvolutionalAdmm(D, image, threshold, m) for image, m in zip(s, masks)]
-    curve = []
-    for _ in progress(range(n_iter), "dictionary"):
-        H = Statistics(len(D[0]), len(D), size, s.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    n_code = n_code or (40 if stream else 5)
+    D, root, curve = dictionary, None, []
+    for k, batch in zip(progress(range(n_iter), "dictionary"), images if stream else repeat(images)):
+        if root is None:
+            root = _root(batch, channel_weight)
+            D = first_atoms(batch * root, n_atoms, size, generator) if D is None else D * root[:, None]
+            H = Statistics(n_atoms, len(root), size, D.dtype)
+        if stream or k == 0:
+            coders = _coders(D, batch * root, threshold, mask, circular)
+        H.forget(forget if stream else 0)
         for coder in coders:
             for _ in range(n_code):
                 coder.step()
             H.add(coder.codes(), coder.filled())
+        if stream:
+            curve.append(sum(coder.cost() for coder in coders) / len(coders))
         D = H.best_atoms(D)
-        for coder in coders:
-            coder.change_dictionary(D)
-        curve.append(sum(coder.cost() for coder in coders))
-    return D / root[0, :, None], np.array(curve)
+        unused = H.energy() == 0
+        if unused.any():
+            rest = torch.stack([coder.filled() - coder.Dy for coder in coders])
+            D[:, unused] = first_atoms(rest, int(unused.sum()), size, generator)
+        if not stream:
+            for coder in coders:
+                coder.change_dictionary(D)
+            curve.append(sum(coder.cost() for coder in coders))
+        if watch:
+            watch(k, unit(D) / root[:, None])
+    if root is None:
+        raise ValueError("images: the iterator has no patches; expected tensors (batch, channel, y, x)")
+    return unit(D) / root[:, None], np.array(curve)
 
 
-def _learn_stream(batches, n_atoms, size, threshold, n_iter, weight, n_code, D, forget, generator, progress):
-    H, curve, root = None, [], None
-    for _, images in zip(progress(range(n_iter), "dictionary"), batches):
-        if H is None:
-            root = _root(images, weight)
-            D = first_atoms(images * root, n_atoms, size, generator) if D is None else D * root[0, :, None]
-            H = Statistics(n_atoms, len(D), size, D.dtype)
-        H.forget(forget)
-        cost = 0.0
-        for image in images * root:
-            coder = ConvolutionalAdmm(D, image, threshold)
-            for _ in range(n_code):
-                coder.step()
-            H.add(coder.codes(), image)
-            cost += coder.cost()
-        curve.append(cost / images[:, 0].numel())
-        D = H.best_atoms(D)
-    if H is None:
-        raise ValueError("images: the iterator gave no patches")
-    return D / root[0, :, None], np.array(curve)
+def sample_patches(images, size, batch, seed=0):
+    """Endless batches of patches from random places of images: tensors (batch, C, size, size), float32.
+
+    images : list of arrays (C, y, x), numpy, Zarr or Dask: only patches are read, of large images more.
+    size : of a patch, several times that of an atom. Raises ValueError when an image is smaller.
+    """
+    small = [i for i, image in enumerate(images) if min(image.shape[-2:]) < size]
+    if small:
+        raise ValueError(f"images: number {small[0]} is smaller than a patch of {size} x {size} pixels")
+    rng = np.random.default_rng(seed)
+    area = np.array([np.prod(image.shape[-2:], dtype=float) for image in images])
+    while True:
+        patches = []
+        for i in rng.choice(len(images), batch, p=area / area.sum()):
+            y, x = (rng.integers(n - size + 1) for n in images[i].shape[-2:])
+            patches.append(np.asarray(images[i][:, y : y + size, x : x + size], np.float32))
+        yield torch.from_numpy(np.stack(patches))
 
 
-def first_atoms(s, n_atoms, size, generator, mask=None):
-    """Patches of images (B, C, y, x) at random places with more than the median energy, of unit norm."""
+def first_atoms(images, n_atoms, size, generator):
+    """Atoms (C, K, h, w) of norm 1 to start from: patches of images (B, C, y, x) without their means.
+
+    Of eight times as many random places, some of the half with the most contrast.
+    """
     h, w = size
-    if any(n > m for n, m in zip(size, s.shape[-2:])):
-        raise ValueError(f"size: atoms of {h} x {w} pixels do not fit into images of {tuple(s.shape[-2:])}")
-    n_try = 8 * n_atoms
-    trust = torch.ones_like(s[:, 0]) if mask is None else mask
-    patches = []
-    for _ in range(n_try):
-        b, y, x = (
-            int(torch.randint(n, (), generator=generator))
-            for n in (len(s), s.shape[2] - h + 1, s.shape[3] - w + 1)
+    places = [n - m + 1 for n, m in zip(images.shape[-2:], size)]
+    if min(places) < 1:
+        raise ValueError(
+            f"size: atoms of {h} x {w} pixels do not fit into images of "
+            f"{images.shape[-2]} x {images.shape[-1]}; take smaller atoms"
         )
-        patches.append(s[b, :, y : y + h, x : x + w] * trust[b, y : y + h, x : x + w])
-    patches = torch.stack(patches, 1)
+    at = [torch.randint(n, (8 * n_atoms,), generator=generator).tolist() for n in (len(images), *places)]
+    patches = torch.stack([images[b, :, y : y + h, x : x + w] for b, y, x in zip(*at)], 1)
     patches = patches - patches.mean((2, 3), keepdim=True)
-    patches += 1e-3 * patches.std() * torch.randn(patches.shape, generator=generator, dtype=s.dtype)
-    norm = torch.linalg.vector_norm(patches, dim=(0, 2, 3))
-    chosen = norm.argsort(descending=True)[: n_try // 2]
-    chosen = chosen[torch.randperm(len(chosen), generator=generator)[:n_atoms]]
-    return patches[:, chosen] / norm[chosen, None, None]
+    noise = torch.randn(patches.shape, generator=generator, dtype=patches.dtype)  # no two atoms alike
+    patches = patches + (1e-3 * patches.std() + torch.finfo(patches.dtype).tiny) * noise
+    contrast = torch.linalg.vector_norm(patches, dim=(0, 2, 3)).argsort(descending=True)[: 4 * n_atoms]
+    chosen = torch.randperm(len(contrast), generator=generator)[:n_atoms]
+    return unit(patches[:, contrast[chosen]])
+
+
+def unit(D):
+    """Atoms (C, K, h, w) of norm 1 over all channels."""
+    return D / torch.linalg.vector_norm(D, dim=(0, 2, 3)).clamp_min(1e-30)[:, None, None]
 
 
 class Statistics:
-    """Correlations of codes within the reach of an atom, H, and of codes with images, B, of all seen so far.
+    """What atoms need to know of codes and images: correlations of maps within the reach of an atom, H, and of
+    maps with images, B. With atoms as a matrix D (K h w, C),
 
-    With D as a matrix (K h w, C), sum ||s - D z||^2 = tr(D' H D) - 2 tr(D' B) + sum ||s||^2.
+        sum (s - D z)^2 = sum s^2 - 2 tr(D' B) + tr(D' H D)
     """
 
     def __init__(self, n_atoms, n_channel, size, dtype):
         h, w = self.size = size
-        numpy = torch.empty(0, dtype=dtype).numpy().dtype
-        self.H = np.zeros((n_atoms, 2 * h - 1, (2 * w - 1) * n_atoms), numpy)
-        self.B = np.zeros((n_atoms, n_channel, h, w), numpy)
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        self.H = np.zeros((n_atoms, 2 * h - 1, (2 * w - 1) * n_atoms), kind)
+        self.B = np.zeros((n_atoms, n_channel, h, w), kind)
 
     def forget(self, share):
+        """Keep this share."""
         self.H *= share
         self.B *= share
 
@@ -170,33 +162,55 @@ class Statistics:
         margin = ((0, 0), (h // 2, h - 1 - h // 2), (w // 2, w - 1 - w // 2))
         correlate_image(codes, np.pad(image.numpy(), margin, mode="wrap"), self.B)
 
+    def energy(self):
+        """sum z^2 of every atom (K,)."""
+        n, (h, w) = len(self.H), self.size
+        middle = self.H[np.arange(n), h - 1, (w - 1) * n + np.arange(n)]
+        return torch.from_numpy(middle)
+
     def matrix(self):
         """H (K h w, K h w): entry (k q, l r) is the correlation of z_k with z_l at the lag q - r."""
         (h, w), n = self.size, len(self.H)
-        lags = self.H.reshape(n, 2 * h - 1, 2 * w - 1, n)
-        at = [np.arange(m)[:, None] - np.arange(m) + m - 1 for m in (h, w)]
-        full = lags[:, at[0][:, :, None, None], at[1][None, None]]  # k, qy, ry, qx, rx, l
-        return torch.from_numpy(full.transpose(0, 1, 3, 5, 2, 4).reshape(n * h * w, n * h * w))
+        lags = self.H.reshape(n, 2 * h - 1, 2 * w - 1, n).transpose(0, 3, 1, 2)
+        lags = np.ascontiguousarray(lags)[:, :, ::-1, ::-1]
+        steps = lags.strides
+        turned = np.lib.stride_tricks.as_strided(  # k, qy, qx, l, ry, rx: the lag rises with q, falls with r
+            lags[:, :, h - 1 :, w - 1 :],
+            (n, h, w, n, h, w),
+            (steps[0], -steps[2], -steps[3], steps[1], steps[2], steps[3]),
+        )
+        return torch.from_numpy(np.ascontiguousarray(turned).reshape(n * h * w, n * h * w))
 
     def best_atoms(self, D, n_sweep=3, n_inner=3):
-        """Atoms (C, K, h, w) of least squares with norms of 1, from D on: block after block."""
+        """Atoms (C, K, h, w) of least squares with norms of at most 1, from D on, one after the other.
+
+        Each by projected gradient steps, the others held; the cost never rises.
+        """
         n_channel, n = D.shape[:2]
-        size = self.size[0] * self.size[1]
-        H = self.matrix()
-        B = torch.from_numpy(self.B).permute(0, 2, 3, 1).reshape(n * size, n_channel)
-        d = D.permute(1, 2, 3, 0).reshape(n * size, n_channel).clone()
-        own = torch.stack([H[k * size : (k + 1) * size, k * size : (k + 1) * size] for k in range(n)])
-        step = own.abs().sum(2).amax(1)  # bounds the largest eigenvalue
+        length = self.size[0] * self.size[1]
+        H = self.matrix().view(n, length, n * length)
+        B = torch.from_numpy(self.B).permute(0, 2, 3, 1).reshape(n, length, n_channel)
+        d = D.permute(1, 2, 3, 0).reshape(n, length, n_channel).clone()
+        own = torch.stack([H[k, :, k * length : (k + 1) * length] for k in range(n)])
+        bound = own.abs().sum(2).amax(1).tolist()  # of the largest eigenvalue
         for _ in range(n_sweep):
             for k in range(n):
-                if step[k] == 0:
-                    continue
-                rows = slice(k * size, (k + 1) * size)
-                pull = B[rows] - H[rows] @ d + own[k] @ d[rows]
-                for _ in range(n_inner):
-                    new = d[rows] + (pull - own[k] @ d[rows]) / step[k]
-                    d[rows] = new / new.norm().clamp_min(1)
-        return d.reshape(n, *self.size, n_channel).permute(3, 0, 1, 2).contiguous()
+                if bound[k] > 0:
+                    rest = B[k] - H[k] @ d.view(n * length, n_channel) + own[k] @ d[k]
+                    for _ in range(n_inner):
+                        d[k] += (rest - own[k] @ d[k]) / bound[k]
+                        d[k] /= d[k].norm().clamp_min(1)
+        return d.view(n, *self.size, n_channel).permute(3, 0, 1, 2).contiguous()
+
+
+def _coders(D, s, threshold, mask, circular):
+    """One for every image; without circular borders the image goes on with pixels that are not trusted."""
+    if not circular:
+        mask = torch.ones_like(s[:, 0]) if mask is None else mask.to(s)
+        margin = (0, D.shape[3] - 1, 0, D.shape[2] - 1)
+        s, mask = (torch.nn.functional.pad(each, margin) for each in (s, mask))
+    masks = [None] * len(s) if mask is None else mask
+    return [ConvolutionalAdmm(D, image, threshold, m) for image, m in zip(s, masks)]
 
 
 def _root(images, weight):
