@@ -24,6 +24,8 @@ PICTURES = {
     "rocket": ("skimage", "rocket.jpg"),
     "tissue": ("skimage", "ihc.png"),
 }
+LARGEST = 1024
+"""Pixels of the longer side up to which a design is drawn; larger ones are enlarged, as from a cartoon."""
 _FOLDERS = {"skimage": "data", "matplotlib": "mpl-data/sample_data"}
 DESIGNS = (*sorted(PICTURES), *sorted(DRAWINGS))
 
@@ -49,16 +51,20 @@ def design(name, n_row, n_col, seed=0, turned=0):
     """
     if name not in DESIGNS:
         raise ValueError(f"design: expected one of {', '.join(DESIGNS)}, got {name!r}")
-    shape = (n_col, n_row) if turned % 2 else (n_row, n_col)
-    if name in DRAWINGS:
-        image = DRAWINGS[name](*shape, np.random.default_rng([seed, 11]))
-    else:
-        from skimage.transform import resize
+    from skimage.transform import resize
 
+    shape = (n_col, n_row) if turned % 2 else (n_row, n_col)
+    shrink = min(1.0, LARGEST / max(shape))
+    drawn = [max(round(n * shrink), 1) for n in shape]
+    if name in DRAWINGS:
+        image = DRAWINGS[name](*drawn, np.random.default_rng([seed, 11]))
+    else:
         image = _picture(name)
-        scale = min(image.shape[0] / shape[0], image.shape[1] / shape[1])
-        size = [max(int(round(n * scale)), 1) for n in shape]
+        scale = min(image.shape[0] / drawn[0], image.shape[1] / drawn[1])
+        size = [max(int(round(n * scale)), 1) for n in drawn]
         top, left = ((have - want) // 2 for have, want in zip(image.shape, size))
         cut = image[top : top + size[0], left : left + size[1]]
-        image = resize(cut, shape, order=1, anti_aliasing=scale > 1).astype(np.float32)
+        image = resize(cut, drawn, order=1, anti_aliasing=scale > 1).astype(np.float32)
+    if shrink < 1:
+        image = resize(image, shape, order=1, anti_aliasing=False).astype(np.float32)
     return np.ascontiguousarray(np.rot90(image, turned))

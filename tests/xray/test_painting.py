@@ -8,7 +8,7 @@ import xarray as xr
 import xraylib
 from pydantic import ValidationError
 
-from inverseflow.xray import kubelka_munk, painting, radiography, settings
+from inverseflow.xray import designs, kubelka_munk, painting, radiography, settings
 from inverseflow.xray.designs import DESIGNS, design
 from inverseflow.xray.pigments import PALETTES, PIGMENT_VOLUME, PIGMENTS
 
@@ -262,6 +262,13 @@ def test_designs_are_pictures_of_the_size_asked_for(name):
     picture = design(name, 40, 33, seed=3, turned=1)
     assert picture.shape == (40, 33, 3) and picture.min() >= 0 and picture.max() <= 1
     assert picture.std() > 0.04
+
+
+def test_large_designs_are_enlarged_drawings(monkeypatch):
+    monkeypatch.setattr(designs, "LARGEST", 60)
+    enlarged, small = design("ship", 150, 120), design("ship", 60, 48)
+    assert enlarged.shape == (150, 120, 3)
+    assert np.abs(enlarged[1::5, 1::5] - small[::2, ::2]).mean() < 0.08  # edges lie between the pixels
 
 
 def test_unknown_design_is_named_with_the_known_ones():
