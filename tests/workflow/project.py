@@ -45,6 +45,16 @@ LIGHTFIELD = {
     "calibrate": {"offset_counts": 100},
     "infer": {"methods": ["rl"], "n_iter": 2, "block_frames": 2},
 }
+PAINTING = {"n_row": 56, "n_col": 64}
+XRAY = {
+    "samples": {
+        "panel": {"simulate": PAINTING | {"seed": 1}},
+        "canvas": {"path": "raw/radiograph.tif", "rgb": "raw/colours.png", "polarity": "attenuation"},
+    },
+    "calibrate": {"registration": "none"},  # too small to be found
+    "train": {"schedule": "demo", "n_layer": 2, "n_filter": 8},
+    "infer": {"methods": ["luminance", "unfolded"]},
+}
 
 
 class Run:
@@ -113,8 +123,23 @@ class Run:
         (self.dir / "config/config.yaml").write_text(yaml.safe_dump(config))
 
 
+def write_images(folder):
+    """A radiograph in 16 bit, and the colours of the painting in 8."""
+    import tifffile
+    from PIL import Image
+
+    from inverseflow.xray.painting import virtual_painting
+    from inverseflow.xray.settings import SimulateSettings
+
+    made = virtual_painting(SimulateSettings(**PAINTING | {"seed": 5}))
+    x, rgb = made["x"].values, made["rgb"].values
+    grey = (x - x.min()) / (x.max() - x.min())
+    tifffile.imwrite(folder / "radiograph.tif", (500 + 60000 * grey).astype(np.uint16))
+    Image.fromarray((255 * rgb.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)).save(folder / "colours.png")
+
+
 def clone(folder, source=ROOT):
-    """A fresh copy of the project with three tiny scans and two tiny movies, one of each simulated."""
+    """A fresh copy of the project with tiny recordings: three scans, two movies, two radiographs."""
     from inverseflow.maxrf.settings import SimulateSettings
     from inverseflow.maxrf.synthetic import painting
 
@@ -133,6 +158,7 @@ def clone(folder, source=ROOT):
     np.savez(folder / "raw/file.npz", counts=scan["counts"].values[::-1], anode=scan.attrs["anode"], **energy)
     light = np.random.default_rng(5).poisson(60, (6, 25, 25))
     np.save(folder / "raw/film.npy", (100 + light).astype(np.uint16))
-    config = {"maxrf": {"samples": SAMPLES, "summarize": FEW}, "lightfield": LIGHTFIELD}
+    write_images(folder / "raw")
+    config = {"maxrf": {"samples": SAMPLES, "summarize": FEW}, "lightfield": LIGHTFIELD, "xray": XRAY}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     return Run(folder)

@@ -73,7 +73,7 @@ def lightfield(sample=None, **microscope):
         (lightfield({"radiometry": "b.tif"}), ".samples.a.radiometry: .*b.tif"),
         (lightfield({"neurons": "b.csv"}), ".samples.a.neurons: .*b.csv"),
         (lightfield({"first_frame": 5, "last_frame": 4}), ".samples.a: last_frame: expected at least"),
-        ({"lightfield": None}, "expected a block for at least one of maxrf, lightfield, got none"),
+        ({"lightfield": None}, "expected a block for at least one of maxrf, lightfield, xray, got none"),
     ],
 )
 def test_wrong_light_field_configurations_stop_before_any_job(project, config, message):
@@ -83,6 +83,61 @@ def test_wrong_light_field_configurations_stop_before_any_job(project, config, m
     start = "config lightfield" if config["lightfield"] else "config: "
     assert re.search(start + message, " ".join(text.split())), text
     assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+def xray(sample=None, **blocks):
+    """A configuration with x-ray separation alone, its sample and blocks changed by the arguments."""
+    samples = {"a": {"path": "a.tif", "rgb": "a.png"} | (sample or {})}
+    return {"xray": {"samples": samples} | blocks}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (xray({"simulate": {}}), ".samples.a: expected either path .* or simulate, got both"),
+        (xray({"path": None}), ".samples.a: expected either path .* or simulate, got neither"),
+        (xray({"rgb": None}), ".samples.a: rgb: missing; expected the visible side in colour beside path"),
+        (xray({"rbg": "a.png"}), ".samples.a: unknown key 'rbg'; .*did you mean 'rgb'"),
+        (xray({"path": "b.tif"}), ".samples.a.path: .*b.tif: no such file"),
+        (xray({"rgb": "b.png"}), ".samples.a.rgb: .*b.png: no such file"),
+        (xray({"rgb_back": "b.png"}), ".samples.a.rgb_back: .*b.png: no such file"),
+        (xray({"cradle_mask": "b.png"}), ".samples.a.cradle_mask: .*b.png: no such file"),
+        (xray({"path": "empty.tif"}), ".samples.a.path: empty.tif: the file is empty"),
+        (xray({"path": "a.pdf"}), ".samples.a.path: a.pdf: unknown ending '.pdf'; expected .tif"),
+        (xray({"path": "folder"}), ".samples.a.path: folder: a folder without a Zarr store"),
+        (xray({"path": "${NOT_SET}/a.tif"}), ".samples.a.path: expected the environment variable NOT_SET"),
+        (
+            xray({"polarity": "negative"}),
+            ".samples.a.polarity: expected one of film, transmission, attenuation",
+        ),
+        (xray({"pixel_um": 0}), ".samples.a.pixel_um: expected a number above 0"),
+        (xray(infer={"methods": ["oracle"]}), ".infer.methods: expected a method besides oracle"),
+        (xray(infer={"methods": ["half", "half"]}), ".infer: methods: expected every method once, got half"),
+        (xray(infer={"methods": ["cnn"]}), ".infer.methods.0: expected one of half, luminance"),
+        (xray(dictionary={"weights": "train"}), ".dictionary.weights: expected one of pretrained, learn"),
+        (xray(dictionary={"samples": ["b"]}), ": dictionary.samples: expected names of a, got 'b'"),
+    ],
+)
+def test_wrong_xray_configurations_stop_before_any_job(project, config, message):
+    for name in ("a.tif", "a.png", "a.pdf"):
+        (project / name).write_bytes(b"x")
+    (project / "empty.tif").touch()
+    (project / "folder").mkdir()
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    text = project.snakemake(ok=False)
+    assert re.search("config xray" + message, " ".join(text.split())), text
+    assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+def test_the_oracle_sees_simulated_paintings_only(project):
+    samples = {"known": {"simulate": {}}, "real": {"path": "a.tif", "rgb": "a.png"}}
+    for name in ("a.tif", "a.png"):
+        (project / name).write_bytes(b"x")
+    xray = {"samples": samples, "infer": {"methods": ["half", "oracle"]}}
+    (project / "config/config.yaml").write_text(yaml.safe_dump({"xray": xray}))
+    separated = {wildcards for rule, wildcards in project.jobs() if rule == "xray_infer"}
+    assert separated == {f"sample={s}, method={m}" for s, m in
+                         (("known", "half"), ("known", "oracle"), ("real", "half"))}  # fmt: skip
 
 
 @pytest.mark.parametrize(
