@@ -39,8 +39,8 @@ def separation_figure(calibrated, layers, path, settings, truth=None, title=""):
     settings : FiguresSettings
     truth : Dataset with x1 and x2 of simulated paintings, in the units that x had before calibration
 
-    Columns: what came in, the truth, the methods. Rows: x1, x2, residual unless it is zero everywhere and,
-    with truth, the error of x1 after aligning the mean (colours end at a quarter of the contrast of x). Below,
+    Columns: what came in, the truth, the methods. Rows: x1, x2, residual unless it is zero everywhere, and
+    with truth the error of x1 after aligning the mean (colours end at a quarter of the contrast of x). Below
     a detail of x1 and x2.
     """
     spot = dict(zip(("y", "x"), detail(calibrated["x"], settings.zoom)))
