@@ -5,6 +5,7 @@ zeros to a multiple of LANES, so that the innermost loop is one vector instructi
 """
 
 import numba
+import numpy as np
 
 LANES = 8
 
@@ -109,23 +110,42 @@ def _paint(atom, value, i, j, image):
                     image[c, i + a, j + first + b] += value * atom[c, a, first + b]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def correlate_codes(codes, around, gram):
-    """gram[k, a, b, l] += sum_p codes_k(p) around_l(p + (a, b)); only codes that are not zero cost time.
+@numba.njit(cache=True, nogil=True)
+def compress(codes):
+    """Codes that are not zero, pixel by pixel: codes (y, x, atom) -> first (y, x + 1), atom, value.
 
-    codes (y, x, atom); around (y + rows - 1, (x + columns - 1) atom) flat, the same codes with a border;
-    gram (atom, rows, columns atom) flat likewise.
+    Those of the pixel (i, j) are at first[i, j] to first[i, j + 1].
     """
     n_row, n_col, n_atom = codes.shape
-    _, n_lag, length = gram.shape
+    first = np.empty((n_row, n_col + 1), np.int64)
+    size = np.count_nonzero(codes)
+    atom, value = np.empty(size, np.int64), np.empty(size, codes.dtype)
+    n = 0
     for i in range(n_row):
         for j in range(n_col):
+            first[i, j] = n
             for k in range(n_atom):
-                value = codes[i, j, k]
-                if value != 0:
-                    for a in range(n_lag):
-                        for b in range(length):
-                            gram[k, a, b] += value * around[i + a, j * n_atom + b]
+                if codes[i, j, k] != 0:
+                    atom[n], value[n] = k, codes[i, j, k]
+                    n += 1
+        first[i, n_col] = n
+    return first, atom, value
+
+
+@numba.njit(cache=True, nogil=True)
+def correlate_codes(first, atom, value, h, w, gram):
+    """gram[k, a, b, l] += sum_p z_k(p) z_l(p + (a - h + 1, b - w + 1)) for a < h, b < 2 w - 1.
+
+    first, atom, value : `compress` of codes with a border of h - 1 and w - 1, which p leaves out.
+    """
+    n_row, n_col = first.shape[0] - 2 * (h - 1), first.shape[1] - 1 - 2 * (w - 1)
+    for i in range(n_row):
+        for j in range(n_col):
+            for e in range(first[i + h - 1, j + w - 1], first[i + h - 1, j + w]):
+                for a in range(h):
+                    for b in range(2 * w - 1):
+                        for f in range(first[i + a, j + b], first[i + a, j + b + 1]):
+                            gram[atom[e], a, b, atom[f]] += value[e] * value[f]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

@@ -5,7 +5,7 @@ from itertools import repeat
 import numpy as np
 import torch
 
-from inverseflow.core.code_kernels import correlate_codes, correlate_image
+from inverseflow.core.code_kernels import compress, correlate_codes, correlate_image
 from inverseflow.core.progress import progress as show_progress
 from inverseflow.core.sparse_coding import ConvolutionalAdmm
 
@@ -136,7 +136,7 @@ def unit(D):
 
 
 class Statistics:
-    """What atoms need to know of codes and images: correlations of maps within the reach of an atom, H, and of
+    """What atoms need to know of codes and images: correlations of maps in the reach of an atom, H, and of
     maps with images, B. With atoms as a matrix D (K h w, C),
 
         sum (s - D z)^2 = sum s^2 - 2 tr(D' B) + tr(D' H D)
@@ -145,7 +145,7 @@ class Statistics:
     def __init__(self, n_atoms, n_channel, size, dtype):
         h, w = self.size = size
         kind = torch.empty(0, dtype=dtype).numpy().dtype
-        self.H = np.zeros((n_atoms, 2 * h - 1, (2 * w - 1) * n_atoms), kind)
+        self.H = np.zeros((n_atoms, h, 2 * w - 1, n_atoms), kind)  # lags up to 0 in y: the rest is the same
         self.B = np.zeros((n_atoms, n_channel, h, w), kind)
 
     def forget(self, share):
@@ -158,26 +158,25 @@ class Statistics:
         h, w = self.size
         codes = codes.numpy()
         around = np.pad(codes, ((h - 1, h - 1), (w - 1, w - 1), (0, 0)), mode="wrap")
-        correlate_codes(codes, around.reshape(len(around), -1), self.H)
+        correlate_codes(*compress(around), h, w, self.H)
         margin = ((0, 0), (h // 2, h - 1 - h // 2), (w // 2, w - 1 - w // 2))
         correlate_image(codes, np.pad(image.numpy(), margin, mode="wrap"), self.B)
 
     def energy(self):
         """sum z^2 of every atom (K,)."""
-        n, (h, w) = len(self.H), self.size
-        middle = self.H[np.arange(n), h - 1, (w - 1) * n + np.arange(n)]
-        return torch.from_numpy(middle)
+        return torch.from_numpy(self.H[:, -1, self.size[1] - 1].diagonal().copy())
 
     def matrix(self):
         """H (K h w, K h w): entry (k q, l r) is the correlation of z_k with z_l at the lag q - r."""
         (h, w), n = self.size, len(self.H)
-        lags = self.H.reshape(n, 2 * h - 1, 2 * w - 1, n).transpose(0, 3, 1, 2)
-        lags = np.ascontiguousarray(lags)[:, :, ::-1, ::-1]
+        upper = self.H.transpose(0, 3, 1, 2)
+        lower = upper[:, :, :-1, ::-1][:, :, ::-1].transpose(1, 0, 2, 3)
+        lags = np.concatenate([upper, lower], 2)
         steps = lags.strides
         turned = np.lib.stride_tricks.as_strided(  # k, qy, qx, l, ry, rx: the lag rises with q, falls with r
             lags[:, :, h - 1 :, w - 1 :],
             (n, h, w, n, h, w),
-            (steps[0], -steps[2], -steps[3], steps[1], steps[2], steps[3]),
+            (steps[0], steps[2], steps[3], steps[1], -steps[2], -steps[3]),
         )
         return torch.from_numpy(np.ascontiguousarray(turned).reshape(n * h * w, n * h * w))
 
