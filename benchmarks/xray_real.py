@@ -172,7 +172,7 @@ def cradle_picture(data, layers, path, title):
     part = [thumbnail(a.isel(spot), 900) for a in (data["x"], layers["x1"])]
     wide = 6.0
     high = wide * n_row / n_col
-    fig = new_figure(2 * wide + 0.9, 3 * (high + 0.45) - 0.2)
+    fig = new_figure(2 * wide + 0.9, 3 * (high + 0.4) + 0.35)
     shown = [
         (x, "radiograph", np.percentile(x, [1, 99])),
         (clean, "without the cradle", np.percentile(clean, [1, 99])),
