@@ -15,17 +15,23 @@ import dataclasses
 
 import numpy as np
 
-from . import alignment
+from . import alignment, tile_fit
 from .registration import Registration
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-_BETTER = {
+_FLIPPED = {
     "mirrored left to right": lambda image: image[..., ::-1],
     "mirrored top to bottom": lambda image: image[..., ::-1, :],
     "turned by 180 degrees": lambda image: image[..., ::-1, ::-1],
+}
+_TURNED = {
     "turned by 90 degrees to the left": lambda image: image.swapaxes(-1, -2)[..., ::-1, :],
     "turned by 90 degrees to the right": lambda image: image.swapaxes(-1, -2)[..., ::-1],
 }
+
+
+_FEWEST_TILES = 6
+_NOTHING = {"score": 0.0, "agreement": 0.0, "error_px": None, "residual_px": None}
 
 
 class RegistrationError(ValueError):
@@ -66,12 +72,13 @@ def register(rgb, radiograph, settings, cradle=None, mirrored=False, name="rgb")
         fit = _Fit(np.eye(2), np.zeros(2))
     else:
         fit = _search(fixed, moving, weight, settings, name)
+        _check_orientation(fixed, moving, weight, fit, settings, name)
         fit = _mutual_information(fixed, moving, weight, fit)
     fit = _by_tiles(fixed, moving, weight, fit, settings)
     found = _whole(fit, f, g, shape, moving_shape, mirrored)
-    return (
-        found if settings.registration == "none" else _accepted(found, fixed, moving, weight, settings, name)
-    )
+    if settings.registration != "none":
+        _check_fit(found.quality, settings, name)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,7 @@ class _Fit:
     offset: np.ndarray
     knots: np.ndarray | None = None
     spacing: np.ndarray | None = None
-    tiles: np.ndarray | None = None
+    tiles: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 6)))
     quality: dict = dataclasses.field(default_factory=dict)
 
     def warped(self, moving, shape):
@@ -225,71 +232,31 @@ def _by_tiles(fixed, moving, weight, fit, settings, n_round=3):
     """Correct the map by the shifts of tiles, and measure what is left."""
     shape = fixed.shape[1:]
     size = int(np.clip(max(shape) / 6, 64, 192))
-    for k in range(n_round + 1):
+    steps = {"none": [], "affine": ["affine"] * n_round}
+    steps["bspline"] = steps["affine"] + ["bspline"] * n_round
+    for step in [*steps[settings.registration], None]:
         inside = alignment.covered(fit.matrix, fit.offset, shape, moving.shape[1:])
         tiles = alignment.tile_shifts(fixed, fit.warped(moving, shape), weight * inside, size)
-        if len(tiles) < 4:
-            break
-        correction, used, error = _affine_of(tiles, shape)
-        if k == n_round or settings.registration == "none":
-            break
-        matrix, offset = correction
-        fit = dataclasses.replace(
-            fit, matrix=fit.matrix + fit.matrix @ matrix, offset=fit.offset + fit.matrix @ offset
-        )
-    if len(tiles) < 4:
-        return dataclasses.replace(fit, tiles=np.zeros((0, 6)), quality=fit.quality | _NOTHING)
+        if len(tiles) < _FEWEST_TILES:
+            return dataclasses.replace(fit, quality=fit.quality | _NOTHING)
+        if step == "affine":
+            matrix, offset, _ = tile_fit.affine(tiles)
+            matrix, offset = fit.matrix + fit.matrix @ matrix, fit.offset + fit.matrix @ offset
+            fit = dataclasses.replace(fit, matrix=matrix, offset=offset)
+        elif step == "bspline":
+            knots, spacing, _ = tile_fit.bend(tiles, shape, settings.bspline_intervals)
+            knots = knots if fit.knots is None else fit.knots + knots
+            fit = dataclasses.replace(fit, knots=knots, spacing=spacing)
+    intervals = settings.bspline_intervals if settings.registration == "bspline" else None
+    *_, used = tile_fit.bend(tiles, shape, intervals) if intervals else tile_fit.affine(tiles)
     left = np.hypot(*tiles[:, 2:4].T)
     quality = {
         "score": _score(fixed, moving, weight, fit),
         "agreement": float((left < 2).mean()),
-        "error_px": error,
-        "residual_px": float(np.sqrt((used * left**2).sum() / max(used.sum(), 1e-12))),
+        "error_px": tile_fit.disagreement(tiles, shape, intervals),
+        "residual_px": float(np.sqrt((used * left**2).sum() / used.sum())),
     }
     return dataclasses.replace(fit, tiles=np.c_[tiles, used], quality=fit.quality | quality)
-
-
-_NOTHING = {"score": 0.0, "agreement": 0.0, "error_px": None, "residual_px": None}
-
-
-def _affine_of(tiles, shape):
-    """((matrix, offset) of the shift as a function of place, weights of the tiles, estimated error in
-    pixels).
-
-    The error is half of the rms difference, over the frame, between the maps of every second tile: each map
-    comes from half of the tiles, and their mean from all.
-    """
-    whole, used = _robust(tiles)
-    even = np.arange(len(tiles)) % 2 == 0
-    maps = [_robust(tiles[half])[0] for half in (even, ~even)]
-    y, x = np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij")
-    p = np.stack([y.ravel(), x.ravel()], axis=-1)
-    ends = [p @ matrix.T + offset for matrix, offset in maps]
-    return whole, used, float(np.sqrt(((ends[0] - ends[1]) ** 2).sum(-1).mean()) / 2)
-
-
-def _robust(tiles, n_round=30, width_px=1.0):
-    """Weighted affine fit of the tiles' shifts; a tile far from the fit loses its weight (Geman-McClure)."""
-    p, d = tiles[:, :2], tiles[:, 2:4]
-    strength = np.maximum(tiles[:, 4] - 2.5, 0.01) ** 2
-    centre, spread = p.mean(0), np.maximum(np.ptp(p, axis=0) / 2, 1.0)
-    basis = np.c_[(p - centre) / spread, np.ones(len(p))]
-    solution = np.zeros((3, 2))
-    solution[2] = [_weighted_median(d[:, k], strength) for k in (0, 1)]
-    hold = 1e-3 * strength.sum() * np.diag([1.0, 1.0, 0.0])  # few tiles cannot turn the map
-    for k in range(n_round):
-        width = width_px * max(1.0, 3 - 0.3 * k)
-        left = ((d - basis @ solution) ** 2).sum(-1)
-        used = strength / (1 + left / width**2) ** 2
-        solution = np.linalg.solve(basis.T @ (used[:, None] * basis) + hold, basis.T @ (used[:, None] * d))
-    matrix = (solution[:2] / spread[:, None]).T
-    return (matrix, solution[2] - matrix @ centre), used
-
-
-def _weighted_median(values, weight):
-    order = np.argsort(values)
-    total = np.cumsum(weight[order])
-    return values[order][np.searchsorted(total, total[-1] / 2)]
 
 
 def _whole(fit, f, g, shape, moving_shape, mirrored):
@@ -310,40 +277,55 @@ def _whole(fit, f, g, shape, moving_shape, mirrored):
     )
 
 
-def _accepted(found, fixed, moving, weight, settings, name):
-    """The registration, or RegistrationError with what fits better."""
-    q = found.quality
-    if q["score"] >= settings.min_score and (q["error_px"] or 0) <= settings.max_error_px:
-        return found
-    told = (
-        f"score {q['score']:.1f}, expected at least {settings.min_score:g}; {q['agreement']:.0%} of the "
-        f"tiles "
-        "agree"
-    )
-    if q["score"] >= settings.min_score:
-        told = f"two halves of the picture disagree by {q['error_px']:.1f} pixels, expected at most "
-        told += f"{settings.max_error_px:g}"
-    best = None
-    for what, change in _BETTER.items():
+def _check_orientation(fixed, moving, weight, fit, settings, name):
+    """RegistrationError when the picture fits clearly better mirrored or turned; with quarter turns only when
+    it does not fit as it is. A symmetric picture fits both ways, but better as it is."""
+    score = fit.quality["search_score"]
+    others = _FLIPPED if score >= settings.min_score else _FLIPPED | _TURNED
+    found = {}
+    for what, change in others.items():
         try:
             other = np.ascontiguousarray(change(moving))
-            fit = _search(fixed, other, weight, settings, name)
-        except RegistrationError:  # a turned picture of another format
+            found[what] = _search(fixed, other, weight, settings, name)
+        except RegistrationError:  # a quarter turn of a picture that is not square
             continue
-        score = _score(fixed, other, weight, _by_tiles(fixed, other, weight, fit, settings))
-        if score >= max(settings.min_score, 1.5 * q["score"]) and (best is None or score > best[1]):
-            best = (what, score)
-    if best:
-        raise RegistrationError(
-            f"{name}: does not fit the radiograph ({told}), but fits when {best[0]} (score {best[1]:.1f}); "
-            f"save it "
-            "that way (rgb_back is given as seen from the back)"
+    best = max(found, key=lambda what: found[what].quality["search_score"])
+    flipped = fit.quality["flipped_score"] = found[best].quality["search_score"]
+    if flipped < max(settings.min_score, 0.8 * score):
+        return
+    if flipped < 1.25 * score:  # both fit: decide by whole fits
+        other = np.ascontiguousarray((_FLIPPED | _TURNED)[best](moving))
+        affine = settings.model_copy(update={"registration": "affine"})
+        fits = (
+            _by_tiles(fixed, moving, weight, fit, affine),
+            _by_tiles(fixed, other, weight, found[best], affine),
         )
-    raise RegistrationError(
-        f"{name}: does not fit the radiograph ({told}); is it another painting? If it is the right one, "
-        f"crop both "
-        "to the same part, or register by hand and set registration: none"
-    )
+        score, flipped = (f.quality["score"] for f in fits)
+    if flipped > score:
+        raise RegistrationError(
+            f"{name}: fits the radiograph when {best} (score {flipped:.1f}), better than as it is "
+            f"({score:.1f}); "
+            "save it that way, but give rgb_back as it is seen from the back"
+        )
+
+
+def _check_fit(quality, settings, name):
+    """RegistrationError unless the pair belongs together and the fit is sure."""
+    score, error = quality["score"], quality["error_px"]
+    if score < settings.min_score or error is None:
+        raise RegistrationError(
+            f"{name}: does not fit the radiograph: score {score:.1f}, expected at least "
+            f"{settings.min_score:g} "
+            f"({quality['agreement']:.0%} of the tiles agree); is it another painting? If it is the right "
+            f"one, "
+            "crop both to the same part, or register them by hand and set registration: none"
+        )
+    if error > settings.max_error_px:
+        raise RegistrationError(
+            f"{name}: an unsure fit: two halves of the tiles differ by {2 * error:.1f} pixels, expected at "
+            f"most "
+            f"{2 * settings.max_error_px:g}; crop both images to the same part, or set max_error_px"
+        )
 
 
 def _size(shape):

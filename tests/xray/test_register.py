@@ -36,7 +36,7 @@ def test_known_warp_is_recovered_to_half_a_pixel(painting, name):
 def test_unrelated_colours_are_refused(painting):
     x, _ = painting
     other = virtual_painting(TUNING["flowers_on_coins"].model_copy(update={"n_row": 300, "n_col": 400}))
-    message = r"^rgb: does not fit the radiograph \(score .*another painting"
+    message = r"^rgb: does not fit the radiograph: score .*another painting"
     with pytest.raises(RegistrationError, match=message):
         register(other["rgb"].values, x, SETTINGS)
 
