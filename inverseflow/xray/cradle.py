@@ -12,8 +12,8 @@ distance from the film, and in windows along the edge its height; between its tw
 change linearly. Where members cross they are notched, so crossings are estimated on their own.
 
 [1] Weiss, "Deriving intrinsic images from image sequences", ICCV 2001: medians of derivatives in this way.
-    Of cradles: Yin et al., "Removal of cradling artifacts from X-ray images of paintings", SIAM J. Imaging
-    Sciences 9, 2016, whose second stage, the grain of the wood, is not done here.
+    Of cradles: Yin et al., "Removing cradle artifacts in X-ray images of paintings", SIAM J. Imaging Sciences
+    9(3), 2016; their further step, telling the grain of the wood from that of the panel, is not done here.
 """
 
 from dataclasses import dataclass, replace
