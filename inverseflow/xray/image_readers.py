@@ -173,7 +173,9 @@ def _open_whole(path, form, largest, mask):
     try:
         with _pillow(path) as image:
             mode, (cols, rows), found = image.mode, image.size, image.format
-            orientation = int(image.getexif().get(274, 1))
+            exif = Image.Exif()  # not getexif(), which decodes a PNG
+            exif.load(image.info.get("exif", b""))
+            orientation = int(exif.get(274, 1))
     except Image.DecompressionBombError as error:  # from 179 million pixels on, before the header is ours
         n = re.search(r"\d+", str(error))[0]
         raise ImageError(
