@@ -33,6 +33,7 @@ from .training import (
 
 FORMS = ("steps", "coupled", "untied")
 NUMBERS_RATE = 10.0  # rate of the logarithms of steps and thresholds, as multiples of that of the filters
+GRADIENT_LIMIT = 0.01  # a few times what is usual: a rare step too long would throw a deep network back
 
 
 class Matrix(LinearOperator):
@@ -155,7 +156,7 @@ def train_lista(
     network,
     draw,
     n_step=1000,
-    rate=2e-3,
+    rate=1e-2,
     seed=0,
     every_layer=0.0,
     average=0.99,
@@ -196,7 +197,7 @@ def train_lista(
         loss = (1 - every_layer) * shares[-1] + every_layer * sum(shares) / len(shares)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        curves.add(step, gradient=clip_gradients(network, 1.0), loss=loss, cost=shares[-1])
+        curves.add(step, gradient=clip_gradients(network, GRADIENT_LIMIT), loss=loss, cost=shares[-1])
         optimiser.step()
         mean.update(network)
         if checkpoint and ((step + 1) % save_every == 0 or step + 1 == end):
