@@ -210,7 +210,7 @@ class ConvolutionalAdmm:
         return (image if self.mask is None else self.mask * image).sum()
 
     def _use(self, dictionary):
-        dictionary = dictionary * self.scale[:, None, None]
+        dictionary = dictionary.detach() * self.scale[:, None, None]
         n_channel, n_atom, self.h, self.w = dictionary.shape
         self.gram = gram_spectra(spectra(dictionary, self.shape))
         # the same atoms three times: (window, atom) for D'w, (atom, channel, h, lanes) for D y, and for D u

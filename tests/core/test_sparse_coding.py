@@ -8,8 +8,8 @@ from inverseflow.core.solvers import duality_gap, fista
 from inverseflow.core.sparse_coding import ConvolutionalAdmm, csc_admm, objective
 
 F64 = torch.float64
-SHAPE = (15, 18)
-SIZES = [(1, 5, 3, 4), (2, 5, 5, 3), (3, 4, 2, 9)]  # (C, K, h, w)
+SHAPE = (15, 17)
+SIZES = [(1, 5, 3, 4), (2, 5, 5, 3), (3, 4, 2, 9), (1, 1, 1, 1), (2, 2, 15, 17)]  # (C, K, h, w)
 
 
 def problem(size, n=2, dtype=F64, shape=SHAPE, seed=0):
@@ -136,7 +136,7 @@ def test_what_is_drawn_is_what_the_codes_draw_also_after_a_change_of_atoms(maske
         (lambda D, s: csc_admm(D, s[:, :1], 0.1), "the channels of the"),
         (lambda D, s: csc_admm(D, s.float(), 0.1), "expected torch.float64"),
         (lambda D, s: csc_admm(D, s, 0.0), "threshold: expected numbers above 0, got 0"),
-        (lambda D, s: csc_admm(D, s, 0.1, mask=torch.ones(3, 3)), r"mask: expected shape \(15, 18\)"),
+        (lambda D, s: csc_admm(D, s, 0.1, mask=torch.ones(3, 3)), r"mask: expected shape \(15, 17\)"),
         (lambda D, s: csc_admm(D, s[..., :2], 0.1), "do not fit into an image"),
     ],
 )
