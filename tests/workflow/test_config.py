@@ -111,7 +111,10 @@ def xray(sample=None, **blocks):
             ".samples.a.polarity: expected one of film, transmission, attenuation",
         ),
         (xray({"pixel_um": 0}), ".samples.a.pixel_um: expected a number above 0"),
-        (xray(infer={"methods": ["oracle"]}), ".infer.methods: expected a method besides oracle"),
+        (
+            xray(infer={"methods": ["oracle"]}),
+            ".infer.methods: expected a method that a has the images for, got none; oracle needs",
+        ),
         (xray(infer={"methods": ["half", "half"]}), ".infer: methods: expected every method once, got half"),
         (xray(infer={"methods": ["cnn"]}), ".infer.methods.0: expected one of half, luminance"),
         (xray(dictionary={"weights": "train"}), ".dictionary.weights: expected one of pretrained, learn"),
