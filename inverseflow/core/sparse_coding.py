@@ -113,8 +113,7 @@ class ConvolutionalAdmm:
             raise ValueError(f"threshold: expected numbers above 0, got {float(thresholds.min()):g}")
         if mask is not None and mask.shape != image.shape[1:]:
             raise ValueError(f"mask: expected shape {tuple(image.shape[1:])} (y, x), got {tuple(mask.shape)}")
-        self.s, self.shape, self.dtype = image, tuple(image.shape[-2:]), image.dtype
-        self.s_hat = torch.fft.rfft2(image)
+        self.shape, self.dtype, self.s = tuple(image.shape[-2:]), image.dtype, image
         self.mask = None if mask is None else mask.to(image)
         self.threshold = float(thresholds.mean())
         self.scale = self.threshold / thresholds
@@ -126,8 +125,17 @@ class ConvolutionalAdmm:
         self.number = self.t.dtype.type
         self.Dy, self.g, self.u_g = (torch.zeros_like(image) for _ in range(3))
         self.Dy_hat, self.Du_hat = torch.zeros_like(self.s_hat), torch.zeros_like(self.s_hat)
-        self.l1, self.n_step, self.bound = 0.0, 0, 0.0
+        self.l1, self.n_step = 0.0, 0
         self._use(dictionary)
+
+    @property
+    def s(self):
+        """The image; set another of the same shape to go on with it from here."""
+        return self._s
+
+    @s.setter
+    def s(self, image):
+        self._s, self.s_hat, self.bound = image, torch.fft.rfft2(image), 0.0
 
     def change_dictionary(self, dictionary):
         """Go on from here with other atoms of the same size."""

@@ -130,6 +130,18 @@ def test_what_is_drawn_is_what_the_codes_draw_also_after_a_change_of_atoms(maske
     torch.testing.assert_close((coder.Dy_hat, coder.Du_hat), before)
 
 
+def test_goes_on_with_another_image():
+    D, s = problem((2, 5, 4, 3))
+    coder = ConvolutionalAdmm(D, s[0], 0.3)
+    for image in s:
+        coder.s = image
+        for _ in range(400):
+            coder.step(look=True)
+        cost, gap = coder.gap()
+        assert cost == pytest.approx(float(best(D, image[None], 0.3)), rel=1e-6)
+        assert 0 <= gap < 1e-4 * cost
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
