@@ -10,6 +10,9 @@ import pytest
 import yaml
 from project import MICROSCOPE, ROOT, Run
 
+from inverseflow.core.settings import ConfigError, validate
+from inverseflow.settings import Config
+
 GOOD = {"maxrf": {"samples": {"a": {"path": "a.npz"}}}}
 
 
@@ -94,9 +97,6 @@ def xray(sample=None, **blocks):
 @pytest.mark.parametrize(
     "config, message",
     [
-        (xray({"simulate": {}}), ".samples.a: expected either path .* or simulate, got both"),
-        (xray({"path": None}), ".samples.a: expected either path .* or simulate, got neither"),
-        (xray({"rgb": None}), ".samples.a: rgb: missing; expected the visible side in colour beside path"),
         (xray({"rbg": "a.png"}), ".samples.a: unknown key 'rbg'; .*did you mean 'rgb'"),
         (xray({"path": "b.tif"}), ".samples.a.path: .*b.tif: no such file"),
         (xray({"rgb": "b.png"}), ".samples.a.rgb: .*b.png: no such file"),
@@ -107,18 +107,9 @@ def xray(sample=None, **blocks):
         (xray({"path": "folder"}), ".samples.a.path: folder: a folder without a Zarr store"),
         (xray({"path": "${NOT_SET}/a.tif"}), ".samples.a.path: expected the environment variable NOT_SET"),
         (
-            xray({"polarity": "negative"}),
-            ".samples.a.polarity: expected one of film, transmission, attenuation",
-        ),
-        (xray({"pixel_um": 0}), ".samples.a.pixel_um: expected a number above 0"),
-        (
             xray(infer={"methods": ["oracle"]}),
             ".infer.methods: expected a method that a has the images for, got none; oracle needs",
         ),
-        (xray(infer={"methods": ["half", "half"]}), ".infer: methods: expected every method once, got half"),
-        (xray(infer={"methods": ["cnn"]}), ".infer.methods.0: expected one of half, luminance"),
-        (xray(dictionary={"weights": "train"}), ".dictionary.weights: expected one of pretrained, learn"),
-        (xray(dictionary={"samples": ["b"]}), ": dictionary.samples: expected names of a, got 'b'"),
     ],
 )
 def test_wrong_xray_configurations_stop_before_any_job(project, config, message):
@@ -130,6 +121,28 @@ def test_wrong_xray_configurations_stop_before_any_job(project, config, message)
     text = project.snakemake(ok=False)
     assert re.search("config xray" + message, " ".join(text.split())), text
     assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (xray({"simulate": {}}), ".samples.a: expected either path .* or simulate, got both"),
+        (xray({"path": None}), ".samples.a: expected either path .* or simulate, got neither"),
+        (xray({"rgb": None}), ".samples.a: rgb: missing; expected the visible side in colour beside path"),
+        (
+            xray({"polarity": "bright"}),
+            ".samples.a.polarity: expected one of film, transmission, attenuation",
+        ),
+        (xray({"pixel_um": 0}), ".samples.a.pixel_um: expected a number above 0"),
+        (xray(infer={"methods": ["half", "half"]}), ".infer: methods: expected every method once, got half"),
+        (xray(infer={"methods": ["cnn"]}), ".infer.methods.0: expected one of half, luminance"),
+        (xray(dictionary={"weights": "train"}), ".dictionary.weights: expected one of pretrained, learn"),
+        (xray(dictionary={"samples": ["b"]}), ": dictionary.samples: expected names of a, got 'b'"),
+    ],
+)
+def test_wrong_xray_settings_name_the_key_and_the_way_out(config, message):
+    with pytest.raises(ConfigError, match="config xray" + message):
+        validate(config, Config)
 
 
 def test_the_oracle_sees_simulated_paintings_only(project):
