@@ -4,7 +4,8 @@ cradled_panel, a radiograph of a painting with wooden members behind it and a ma
 mean shift (the mean of each region of the mask brought to that of the bare panel). There is no truth. Steps
 at the edges of upright members are measured on rows that the fit did not see (every other band of 16), and
 compared with steps in bare places; contrast is that of the painting behind wood over that beside it, by
-quantiles of strips on both sides of the edges: 1 where wood leaves no trace.
+quantiles of strips on both sides of the edges: 1 where wood leaves no trace. Virtual panels (synthetic, with
+grain in the wood, attenuations as they are) are compared with the same panel without a cradle.
 
 photograph, in register, photograph_off, with colours 3 to 4 pixels off, and photograph_raw, with colours as
 the camera took them: infrared stands for the radiograph, because no radiograph of a painting with its colours
@@ -164,6 +165,28 @@ def cradle_rows(name, data, settings):
         yield name, method, "contrast behind wood over beside it", contrast(image, members), "1"
 
 
+def virtual_cradles(settings):
+    """Rows of virtual panels with a cradle: the radiograph beside that of the same panel without."""
+    from inverseflow.xray.painting import TEST, TUNING, virtual_painting
+
+    for name, panel in {**TEST, **TUNING}.items():
+        if not panel.cradle:
+            continue
+        panel = panel.model_copy(update={"n_row": 512, "n_col": 512})
+        made = [virtual_painting(panel.model_copy(update={"cradle": c})) for c in (True, False)]
+        wood = (made[0]["support"] - made[1]["support"]).values
+        along = [np.median(wood, axis) > 0.3 * wood.max() for axis in (1, 0)]
+        mask = along[0][:, None] | along[1]
+        x, truth = (m["x"].values.astype(float) for m in made)
+        everything = slice(None), slice(None)
+        cleaned = fit_cradle(x, mask, settings, film=False).remove(x, *everything)[0]
+        case = f"{name.replace('_', ' ')} (synthetic)"
+        shifted = mean_shift(x, regions_of(mask))
+        for method, image in (("as it came", x), ("mean shift", shifted), ("cradle", cleaned)):
+            error = (image - truth).std() / truth.std()
+            yield case, method, "error over the spread of the panel without cradle", error, "1"
+
+
 def cradle_picture(data, layers, path, title):
     """Before and after at one contrast, the cradle, and a detail."""
     x, clean, wood = (thumbnail(a, 900) for a in (data["x"], layers["x1"], layers["x2"]))
@@ -222,6 +245,7 @@ def main():
             picture = folder / f"{name}_before_after.png"
             cradle_picture(data, layers["cradle"], picture, f"{name} (measured)")
         print(name, {k: round(v, 1) for k, v in seconds.items()}, "CPU s", flush=True)
+    rows += virtual_cradles(config.infer.cradle)
     table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit"])
     order = list(dict.fromkeys(table["metric"]))
     table = table.sort_values("metric", key=lambda m: m.map(order.index), kind="stable")

@@ -22,6 +22,7 @@ import numpy as np
 
 _ALIGNED = 0.9  # share of a column (row) that must be wood for it to belong to a member
 _FITS = 0.97  # share of pixels in which members and mask must agree
+HEIGHTS = 0.6, 1.5  # of an edge along its length, over the usual
 SAMPLE_PX = 1_000_000  # from which percentiles are found
 
 
@@ -140,7 +141,7 @@ def _runs(flags):
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def fit_cradle(x, mask, settings):
+def fit_cradle(x, mask, settings, film=True):
     """Estimate a cradle; only strips around the edges are read.
 
     Parameters
@@ -148,6 +149,7 @@ def fit_cradle(x, mask, settings):
     x : array (y, x), numpy or lazy, greys that grow with attenuation
     mask : array (y, x), above 0 in wood
     settings : CradleSettings
+    film : greys level off; False: they are attenuations, and add
 
     Raises CradleError (see `find_members`), when the mask has another shape than x, and when a member shows
     on the radiograph nowhere.
@@ -167,7 +169,7 @@ def fit_cradle(x, mask, settings):
         if 0 <= at - 1 - reach and at + reach <= x.shape[axis]
     }
 
-    s = settings.saturation or _saturation(strips, columns, rows, greys)
+    s = settings.saturation or (_saturation(strips, columns, rows, greys) if film else np.inf)
     darkest, empty = greys.min(), Cradle(x.shape, (), (), s, 0.0)
     depth = {at: _attenuation_of(v, s, darkest).T for (axis, at), v in strips.items() if axis}
     upright = replace(empty, columns=_members(depth, columns, rows, reach, settings.window_px))
@@ -241,15 +243,37 @@ def _members(depth, members, crossing, reach, window):
     length, margin = next(iter(depth.values())).shape[1], max(reach // 3, 2)
     cuts = sorted({0, length, *(c for pair in crossing for c in pair)})
     sections = [_windows(a, b, margin, length, window) for a, b in zip(cuts, cuts[1:], strict=False)]
-    free = sum((s for s in sections if not any(a <= s[0][0] < b for a, b in crossing)), [])
+    crossed = [any(a <= section[0][0] < b for a, b in crossing) for section in sections]
     pairs = [
         tuple(
-            _edge(depth[at], at, sign, sections, free) if at in depth else None
+            _edge(depth[at], at, sign, sections, crossed) if at in depth else None
             for at, sign in zip(member, (1, -1), strict=True)
         )
         for member in members
     ]
-    return tuple(pair for pair in pairs if any(edge is not None for edge in pair))
+    return _tamed([pair for pair in pairs if any(edge is not None for edge in pair)], crossed, sections)
+
+
+def _tamed(pairs, crossed, sections):
+    """Members whose edges are nowhere lower than HEIGHTS[0] or higher than HEIGHTS[1] times the usual.
+
+    Usual: the median along the edge; where members cross, of all crossings. What is beyond is an edge of
+    the painting that follows the wood's.
+    """
+    where = np.concatenate([np.full(len(s) + 2, c) for s, c in zip(sections, crossed, strict=True)])
+    edges = [edge for pair in pairs for edge in pair if edge is not None]
+    at_crossings = np.median([e.height[where] for e in edges]) if edges and where.any() else 0.0
+
+    def tamed(edge):
+        if edge is None:
+            return None
+        usual = np.where(where, at_crossings, np.median(edge.height[~where]))
+        height = np.clip(edge.height, *(np.sort([h * usual for h in HEIGHTS], axis=0)))
+        shape = np.median(edge.profile[~where], axis=0)
+        shape = edge.sign * shape / shape[-1] if shape[-1] else np.zeros_like(shape)
+        return replace(edge, profile=edge.profile + np.outer(height - edge.height, shape))
+
+    return tuple(tuple(tamed(edge) for edge in pair) for pair in pairs)
 
 
 def _windows(first, end, margin, length, size):
@@ -260,9 +284,10 @@ def _windows(first, end, margin, length, size):
     return [(int(a), int(a + width)) for a in np.linspace(first, end - width, n).round()]
 
 
-def _edge(depth, at, sign, sections, free):
+def _edge(depth, at, sign, sections, crossed):
     """The edge at `at` from a strip (across, along), rising (sign 1) or falling (-1)."""
     across = np.diff(depth, axis=0)
+    free = [w for windows, c in zip(sections, crossed, strict=True) for w in windows if not c]
     belongs = _belongs(sign * np.mean([_trimmed(across[:, a:b]) for a, b in free], axis=0))
     places, profiles = [], []
     for windows in sections:
@@ -272,18 +297,23 @@ def _edge(depth, at, sign, sections, free):
     return Edge(at, sign, np.array(places, float), np.array(profiles))
 
 
-def _belongs(slope, tail=0.02):
-    """Weights (0 to 1) of the pixels over which an edge rises, by its mean slope along the whole member."""
+def _belongs(slope):
+    """Weights (0 or 1) of the pixels over which an edge rises, by its mean slope along the whole member.
+
+    From the steepest place near the middle outwards, until the slope is lost in that of the painting.
+    """
     from scipy.ndimage import gaussian_filter1d
 
-    total = np.cumsum(np.maximum(gaussian_filter1d(slope, 1.0), 0))
-    if total[-1] <= 0:
-        return np.ones(len(slope))
-    share = total / total[-1]
-    inside = (share > tail) & (share < 1 - tail)
-    first, last = np.flatnonzero(inside)[[0, -1]]
+    smooth, middle = gaussian_filter1d(slope, 1.5), len(slope) // 2
+    third = len(slope) // 3
+    top = third + int(np.argmax(smooth[third : len(slope) - third]))
+    level = max(0.03 * smooth[top], np.median(np.abs(np.r_[smooth[: third // 2], smooth[-(third // 2) :]])))
+    low = np.flatnonzero(smooth <= level)
+    first = max((k + 1 for k in low if k < top), default=0)
+    last = min((k - 1 for k in low if k > top), default=len(slope) - 1)
     weights = np.zeros(len(slope))
     weights[max(first - 2, 0) : last + 3] = 1
+    weights[middle] = 1
     return weights
 
 
