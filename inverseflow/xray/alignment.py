@@ -12,7 +12,7 @@ radiograph only: they lower the peak and do not move it.
 
 import numpy as np
 from scipy import ndimage
-from scipy.fft import fft2, fftshift, ifft2, next_fast_len
+from scipy.fft import fft2, ifft2, next_fast_len
 
 SIGMA = 1.0
 """Gaussian of the gradients, in pixels of the copy at hand; 2.0 leaves three times the error of 1.0."""
@@ -53,9 +53,13 @@ def _centred(field, weight):
 def _surface(f, g, reach):
     """Re sum_p f(p) conj g(p + d) for shifts d of up to `reach` pixels: (2 reach + 1, 2 reach + 1)."""
     size = [next_fast_len(n + reach) for n in f.shape]
-    product = np.real(ifft2(fft2(f, size).conj() * fft2(g, size)))
-    middle = [n // 2 for n in size]
-    return fftshift(product)[tuple(slice(m - reach, m + reach + 1) for m in middle)]
+    return _cut(np.real(ifft2(fft2(f, size).conj() * fft2(g, size))), reach)
+
+
+def _cut(product, reach):
+    """Shifts of up to `reach` pixels of a cyclic correlation, no shift in the middle."""
+    where = [np.arange(-reach, reach + 1) % n for n in product.shape]
+    return product[np.ix_(*where)]
 
 
 def edge_weight(shape, share=0.1):
@@ -93,39 +97,59 @@ def search(fixed, moving, weight, scales, rotations_deg, size=256, reach=0.2):
     Parameters
     ----------
     fixed (channel, y, x), moving (channel, y, x); weight (y, x) of fixed
-    scales : pixels of moving per pixel of fixed, on a grid; rotations_deg : on a grid
+    scales : pixels of moving per pixel of fixed, on a grid; rotations_deg : on a grid, even about 0
     size : longest side of the copies; reach : largest shift, share of the longest side
 
-    Returns (score, matrix (2, 2), offset (2,)): pixel p of fixed is pixel matrix p + offset of moving. score
-    is the peak over the standard deviation of the surface of shifts: about 3 where nothing agrees.
+    Returns (score, matrix (2, 2), offset (2,), flipped): pixel p of fixed is pixel matrix p + offset of
+    moving. score is the peak over the standard deviation of the surface of shifts: about 4 where nothing
+    agrees. flipped has the scores of the picture mirrored and turned upside down, which cost little here:
+    mirroring a picture conjugates its field.
     """
     small, f = shrunk(fixed, size)
     other, g = shrunk(moving, size)
     shape = small.shape[1:]
     weight = shrunk(weight[None], size)[0][0] * edge_weight(shape)
     field = _centred(directions(small), weight)
+    flips = {
+        None: field,
+        "mirrored left to right": field[:, ::-1].conj(),
+        "mirrored top to bottom": field[::-1].conj(),
+        "turned by 180 degrees": field[::-1, ::-1],
+    }
     n_reach = int(reach * max(shape))
+    padded = [next_fast_len(n + n_reach) for n in shape]
+    spectra = {what: fft2(flipped, padded).conj() for what, flipped in flips.items()}
     middle, other_middle = (np.array(shape) - 1) / 2, (np.array(other.shape[1:]) - 1) / 2
+    found = {what: {} for what in flips}
 
-    def agreement(rotation, scale):
+    def look(rotation, scale):
         matrix = turn(rotation, scale) * f[None, :] / g[:, None]
         offset = other_middle - matrix @ middle
         image = resampled(other, matrix, offset, shape)
         inside = covered(matrix, offset, shape, other.shape[1:]) * edge_weight(shape)
-        surface = _surface(field, _centred(directions(image), inside), n_reach)
-        at = np.unravel_index(surface.argmax(), surface.shape)
-        shift = np.array(at) - n_reach
-        return surface[at], surface[at] / surface.std(), rotation, scale, matrix, offset + matrix @ shift
+        spectrum = fft2(_centred(directions(image), inside), padded)
+        for what, first in spectra.items():
+            surface = _cut(np.real(ifft2(first * spectrum)), n_reach)
+            at = np.unravel_index(surface.argmax(), surface.shape)
+            start = offset + matrix @ (np.array(at) - n_reach)
+            found[what][rotation, scale] = surface[at], surface[at] / surface.std(), matrix, start
 
-    found = [agreement(r, s) for r in rotations_deg for s in scales]
-    step_r = np.diff(rotations_deg).min() / 2 if len(rotations_deg) > 1 else 0.0
-    step_s = np.diff(scales).min() / 2 if len(scales) > 1 else 0.0
-    for best in sorted(found, key=lambda a: -a[0])[:3]:
-        near = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
-        found += [agreement(best[2] + i * step_r, best[3] + j * step_s) for i, j in near]
-    _, score, _, _, matrix, offset = max(found, key=lambda a: a[0])
+    for rotation in rotations_deg:
+        for scale in scales:
+            look(float(rotation), float(scale))
+    step = [np.diff(grid).min() / 2 if len(grid) > 1 else 0.0 for grid in (rotations_deg, scales)]
+    for what, best in found.items():
+        ranked = sorted(best, key=lambda place: -best[place][0])[: 1 if what else 3]
+        if what and best[ranked[0]][1] < 0.6 * max(s for _, s, _, _ in found[None].values()):
+            continue
+        for rotation, scale in ranked:
+            for i, j in ((a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b):
+                look(rotation + i * step[0], scale + j * step[1])
+    best = {what: max(places.values(), key=lambda v: v[0]) for what, places in found.items()}
+    _, score, matrix, offset = best.pop(None)
     whole = g[:, None] * matrix / f[None, :]
-    return float(score), whole, g * (offset + matrix @ (0.5 / f - 0.5) + 0.5) - 0.5
+    offset = g * (offset + matrix @ (0.5 / f - 0.5) + 0.5) - 0.5
+    return float(score), whole, offset, {what: float(v[1]) for what, v in best.items()}
 
 
 def score_of(fixed, moving, weight, reach=32, near=2):

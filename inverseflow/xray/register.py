@@ -71,8 +71,8 @@ def register(rgb, radiograph, settings, cradle=None, mirrored=False, name="rgb")
             )
         fit = _Fit(np.eye(2), np.zeros(2))
     else:
-        fit = _search(fixed, moving, weight, settings, name)
-        _check_orientation(fixed, moving, weight, fit, settings, name)
+        fit, flipped = _search(fixed, moving, weight, settings, name)
+        _check_orientation(fixed, moving, weight, fit, flipped, settings, name)
         fit = _mutual_information(fixed, moving, weight, fit)
     fit = _by_tiles(fixed, moving, weight, fit, settings)
     found = _whole(fit, f, g, shape, moving_shape, mirrored)
@@ -156,8 +156,9 @@ def _check_contents(fixed, moving, weight, name):
 
 def _search(fixed, moving, weight, settings, name):
     scales, turns = _grid(fixed.shape[1:], moving.shape[1:], settings, name)
-    score, matrix, offset = alignment.search(fixed, moving, weight, scales, turns)
-    return _Fit(matrix, offset, quality={"search_score": score})
+    score, matrix, offset, flipped = alignment.search(fixed, moving, weight, scales, turns)
+    quality = {"search_score": score, "flipped_score": max(flipped.values())}
+    return _Fit(matrix, offset, quality=quality), flipped
 
 
 def _grid(shape, moving_shape, settings, name):
@@ -277,28 +278,26 @@ def _whole(fit, f, g, shape, moving_shape, mirrored):
     )
 
 
-def _check_orientation(fixed, moving, weight, fit, settings, name):
-    """RegistrationError when the picture fits clearly better mirrored or turned; with quarter turns only when
-    it does not fit as it is. A symmetric picture fits both ways, but better as it is."""
+def _check_orientation(fixed, moving, weight, fit, found, settings, name):
+    """RegistrationError when the picture fits better mirrored or turned; with quarter turns only when it does
+    not fit as it is. A symmetric picture fits both ways: then whole fits decide."""
     score = fit.quality["search_score"]
-    others = _FLIPPED if score >= settings.min_score else _FLIPPED | _TURNED
-    found = {}
-    for what, change in others.items():
+    for what, change in _TURNED.items() if max(score, *found.values()) < settings.min_score else ():
         try:
-            other = np.ascontiguousarray(change(moving))
-            found[what] = _search(fixed, other, weight, settings, name)
+            other = _search(fixed, np.ascontiguousarray(change(moving)), weight, settings, name)[0]
         except RegistrationError:  # a quarter turn of a picture that is not square
             continue
-    best = max(found, key=lambda what: found[what].quality["search_score"])
-    flipped = fit.quality["flipped_score"] = found[best].quality["search_score"]
+        found[what] = other.quality["search_score"]
+    best = max(found, key=found.get)
+    flipped = found[best]
     if flipped < max(settings.min_score, 0.8 * score):
         return
-    if flipped < 1.25 * score:  # both fit: decide by whole fits
+    if flipped < 1.25 * score:
         other = np.ascontiguousarray((_FLIPPED | _TURNED)[best](moving))
         affine = settings.model_copy(update={"registration": "affine"})
         fits = (
             _by_tiles(fixed, moving, weight, fit, affine),
-            _by_tiles(fixed, other, weight, found[best], affine),
+            _by_tiles(fixed, other, weight, _search(fixed, other, weight, settings, name)[0], affine),
         )
         score, flipped = (f.quality["score"] for f in fits)
     if flipped > score:

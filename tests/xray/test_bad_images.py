@@ -228,8 +228,8 @@ def _(tmp):
 
 @bad(
     "too large for a PNG",
-    r"^x\.png: 60 x 80 pixels, at most 0\.004 million in a PNG, which can only be decoded as a whole; save it "
-    r"as a tiled TIFF$",
+    r"^x\.png: 60 x 80 pixels, at most 0\.004 million in a PNG, which can only be decoded as a whole; "
+    r"save it as a tiled TIFF$",
 )
 def _(tmp):
     (tmp / "x.png").write_bytes(imagecodecs.png_encode(GREY))

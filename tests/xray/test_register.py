@@ -43,7 +43,7 @@ def test_unrelated_colours_are_refused(painting):
 
 def test_mirrored_colours_are_refused_and_told(painting):
     x, rgb = painting
-    with pytest.raises(RegistrationError, match=r"fits when mirrored left to right"):
+    with pytest.raises(RegistrationError, match=r"fits the radiograph when mirrored left to right"):
         register(rgb[:, :, ::-1], x, SETTINGS)
 
 
