@@ -19,6 +19,7 @@ NAMES = {
     "luminance": "scaled luminance",
     "levin_weiss": "colour-weighted gradients",
     "guided": "regression on the colours",
+    "start": "what colours say, fitted to x",
     "oracle": "fitted to the true x1",
     "csc": "convolutional sparse coding",
     "unfolded": "unfolded network",
