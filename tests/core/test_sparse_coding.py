@@ -21,7 +21,9 @@ def problem(size, n=2, dtype=F64, shape=SHAPE, seed=0):
 
 def best(D, s, threshold, mask=None, nonnegative=False):
     A = Convolution(D, s.shape[-2:])
-    return objective(A, s, fista(A, s, 1500, threshold, mask, nonnegative=nonnegative), threshold, mask)
+    return objective(
+        A, s, fista(A, s, 1500, threshold, mask, nonnegative=nonnegative, tol=1e-8), threshold, mask
+    )
 
 
 @pytest.mark.parametrize("nonnegative", [True, False])
