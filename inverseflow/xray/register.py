@@ -16,9 +16,9 @@ import dataclasses
 import numpy as np
 
 from . import alignment, tile_fit
+from .mutual_information import LUMINANCE, most_information
 from .registration import Registration
 
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _FLIPPED = {
     "mirrored left to right": lambda image: image[..., ::-1],
     "mirrored top to bottom": lambda image: image[..., ::-1, :],
@@ -73,7 +73,7 @@ def register(rgb, radiograph, settings, cradle=None, mirrored=False, name="rgb")
     else:
         fit, flipped = _search(fixed, moving, weight, settings, name)
         _check_orientation(fixed, moving, weight, fit, flipped, settings, name)
-        fit = _mutual_information(fixed, moving, weight, fit)
+        fit = _by_information(fixed, moving, weight, fit)
     fit = _by_tiles(fixed, moving, weight, fit, settings)
     found = _whole(fit, f, g, shape, moving_shape, mirrored)
     if settings.registration != "none":
@@ -178,48 +178,13 @@ def _grid(shape, moving_shape, settings, name):
     return scales, np.linspace(-most, most, 2 * max(1, round(most / 1.5)) + 1)
 
 
-def _mutual_information(fixed, moving, weight, start, bins=48, share=0.3, longest=1024):
-    """Affine map of most Mattes mutual information near `start`; the start where edges fit that better."""
-    import SimpleITK as sitk
-
-    gray = np.tensordot(LUMINANCE, moving, 1)[None] if len(moving) == 3 else moving
-    small, f = alignment.shrunk(fixed, longest)
-    other, g = alignment.shrunk(gray, longest)
-    low, high = np.percentile(small, (0.5, 99.5))
-    images = []
-    for image, factor in ((np.clip(small[0], low, high), f), (other[0], g)):
-        picture = sitk.GetImageFromArray(np.ascontiguousarray(image, np.float32))
-        picture.SetSpacing(factor[::-1].tolist())
-        picture.SetOrigin(((factor - 1) / 2)[::-1].tolist())
-        images.append(picture)
-    middle = (np.array(fixed.shape[1:]) - 1) / 2
-    affine = sitk.AffineTransform(2)
-    affine.SetCenter(middle[::-1].tolist())
-    affine.SetMatrix(start.matrix[::-1, ::-1].ravel().tolist())
-    affine.SetTranslation((start.matrix @ middle + start.offset - middle)[::-1].tolist())
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
-    method.SetMetricAsMattesMutualInformation(bins)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(share, 1)
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 200, relaxationFactor=0.6)
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([4, 2, 1])
-    method.SetSmoothingSigmasPerLevel([2, 1, 0.7])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(affine, inPlace=True)
-    try:
-        method.Execute(*images)
-    except RuntimeError:  # no overlap is left: the start was wrong, and is judged later
-        return start
-    matrix = np.array(affine.GetMatrix()).reshape(2, 2)[::-1, ::-1]
-    offset = np.array(affine.GetTranslation())[::-1] + middle - matrix @ middle
+def _by_information(fixed, moving, weight, start):
+    """The map of most mutual information near `start`; the start where edges fit that better."""
+    matrix, offset, value = most_information(fixed, moving, start.matrix, start.offset)
     found = dataclasses.replace(start, matrix=matrix, offset=offset)
     scores = [_score(fixed, moving, weight, fit) for fit in (start, found)]
-    information = {"mutual_information_nats": -float(method.GetMetricValue())}
     best = found if scores[1] >= scores[0] else start
-    return dataclasses.replace(best, quality=start.quality | information)
+    return dataclasses.replace(best, quality=start.quality | {"mutual_information_nats": value})
 
 
 def _score(fixed, moving, weight, fit):
