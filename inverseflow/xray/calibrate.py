@@ -11,6 +11,7 @@ offset + scale * x has the radiograph's values again (their negative logarithm f
 
 import functools
 import logging
+import os
 
 import numpy as np
 import zarr
@@ -23,6 +24,7 @@ from .registration import Registration, warp
 
 CHUNK = 512
 N_BINS = 65536
+_PATHS = {"path", "rgb", "rgb_back", "cradle_mask"}
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,9 @@ def calibrate(images, settings, store, engine, key):
     are registered and images in PNG or JPEG. Raises ImageError, RegistrationError before any block is
     written.
     """
+    images = dict(images)
+    for role in _PATHS & images.keys():  # workers may have another working directory
+        images[role] = images[role] and os.path.abspath(os.path.expandvars(images[role]))
     said = _images(images)
     x = said["x"]
     scale, offset = _scale(x, said["polarity"], settings, engine)
