@@ -32,7 +32,7 @@ from .training import (
 )
 
 FORMS = ("steps", "coupled", "untied")
-NUMBERS_RATE = 10.0  # rate of the logarithms of steps and thresholds, as multiples of that of the filters
+NUMBERS_RATE = 50.0  # rate of the logarithms of steps and thresholds, as multiples of that of the filters
 GRADIENT_LIMIT = 0.01  # a few times what is usual: a rare step too long would throw a deep network back
 
 
@@ -156,7 +156,7 @@ def train_lista(
     network,
     draw,
     n_step=1000,
-    rate=1e-2,
+    rate=2e-3,
     seed=0,
     every_layer=0.0,
     average=0.99,

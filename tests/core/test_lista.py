@@ -114,7 +114,7 @@ def test_training_gets_further_than_as_many_iterations(form):
         return float((network.cost(x, y) - least).sum() / least.sum())
 
     gaps = {n: gap(ista(A, y, n, 0.05, nonnegative=False)) for n in (5, 15)}
-    curves = train_lista(network, lambda rng: measurements(64, int(rng.integers(10**5))), 150, 5e-3)
+    curves = train_lista(network, lambda rng: measurements(64, int(rng.integers(10**5))), 150)
     with torch.no_grad():
         trained = gap(network(y))
     assert trained < gaps[15] < gaps[5]  # 5 layers pass 15 iterations
@@ -130,7 +130,7 @@ def test_a_convolution_learns_on_small_and_serves_large_images():
         z = torch.tensor(rng.standard_normal((n, 4, *shape)) * (rng.random((n, 4, *shape)) < 0.1)).float()
         return Convolution(D, shape)(z)
 
-    train_lista(network, draw, 60, 5e-3, every_layer=0.5)
+    train_lista(network, draw, 60, every_layer=0.5)
     y = draw(np.random.default_rng(99), (33, 20))
     untrained = Lista(D, "coupled", 3, 0.05)
     with torch.no_grad():
