@@ -72,12 +72,14 @@ def _zarr_array(path, mtime, name):
 
 @lru_cache(3)
 def _whole_array(path, mtime, form):
-    if form == "png":  # Pillow has no 16-bit RGB
-        import imagecodecs
+    import imagecodecs  # Pillow has no 16-bit RGB, and needs three times the memory
 
-        return imagecodecs.png_decode(Path(path).read_bytes())
-    with _pillow(path) as image:
-        return np.asarray(image)
+    data = Path(path).read_bytes()
+    if form == "png":
+        return imagecodecs.png_decode(data)
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # the decoder would fill with grey
+        raise ValueError("no end mark after the last scan")
+    return imagecodecs.jpeg8_decode(data)
 
 
 _SOURCES = {"tiff": _tiff_array, "zarr": _zarr_array, "whole": _whole_array}
