@@ -135,6 +135,13 @@ class DictionarySettings(Settings):
     samples: tuple[Name, ...] = setting(
         (), "paintings of this run with nothing concealed, to learn from; empty: virtual paintings"
     )
+    n_painting: int = setting(24, "virtual paintings to learn from", ge=2)
+    n_colour: int = setting(64, "colours of the table from colour to attenuation", ge=2)
+    n_atom: int = setting(32, "atoms", ge=1)
+    size: int = setting(6, "pixels across an atom", "pixels", ge=3, le=32)
+    smooth_px: float = setting(3.0, "sigma of the smooth part, which is not coded", "pixels", gt=0)
+    threshold: float = setting(0.03, "weight of |codes| while learning", gt=0)
+    n_iter: int = setting(30, "batches of patches", ge=1)
     seed: int = setting(0, "seed of paintings, patches and first atoms", ge=0)
 
 
@@ -144,8 +151,10 @@ class TrainSettings(Settings):
     schedule: Literal["tuned", "paper", "demo"] = setting(
         "tuned", "length of the training: paper as published (an hour or so), tuned, or demo (seconds)"
     )
-    start: Literal["luminance", "half"] = setting(
-        "luminance", "first estimate of the visible layer; luminance as published"
+    start: Literal["guide", "luminance", "half"] = setting(
+        "guide",
+        "first estimate of the visible layer: guide is a table from colour to attenuation, fitted to the "
+        "radiograph; luminance as published",
     )
     decoder: Literal["linear", "nonlinear"] = setting(
         "linear", "from the visible layer to its colours; nonlinear: the published network of 208,193 numbers"
@@ -172,6 +181,26 @@ class GuidedSettings(Settings):
 
 class CscSettings(Settings):
     """Convolutional sparse coding with coupled dictionaries and exclusion."""
+
+    colour_power: float = setting(
+        1.2, "power of the misfit of the colour table; lower passes over more edges", ge=0.5, le=2
+    )
+    colour_trust: float = setting(100.0, "weight of what other paintings say of the colour table", gt=0)
+    thickness_px: float = setting(
+        24, "distance over which the paint's thickness varies; 0: it does not", "pixels", ge=0
+    )
+    thickness_ridge: float = setting(1000.0, "weight that keeps the thickness even", gt=0)
+    thickness_power: float = setting(0.5, "power of the misfit of the thickness", gt=0, le=2)
+    smooth_px: float = setting(3.0, "sigma of the smooth part, which is not coded", "pixels", gt=0)
+    tau: float = setting(0.5, "weight of |detail of a layer - its codes' image|^2", gt=0)
+    gamma: float = setting(0.5, "weight of |detail of the colours - their codes' image|^2", gt=0)
+    alpha: float = setting(0.3, "weight of |layer - what the colours say|^2", ge=0)
+    threshold: float = setting(0.03, "weight of |codes|, lambda", gt=0)
+    mu: float = setting(0.3, "weight of edges in the same place in both layers", ge=0)
+    levels: int = setting(3, "levels of the Haar frame", ge=1, le=6)
+    n_iter: int = setting(15, "rounds of the alternation", ge=1)
+    n_code: int = setting(5, "iterations of ADMM for the codes in a round", ge=1)
+    tol: float = setting(1e-4, "stop when the objective falls by less than this share in a round", ge=0)
 
 
 class CradleSettings(Settings):

@@ -1,0 +1,167 @@
+"""What radiograph and colours of paint have in common, learned from paintings with nothing concealed.
+
+Two parts, one file: the coupled convolutional dictionary (atoms over x, r, g, b with common codes), and the
+colour table (attenuation of colours: mean over paintings, and how paintings differ). Virtual paintings are of
+the same simulator as those that figures are reported on, with other designs and palettes: where those are
+separated with it, say so (inverse crime). With `samples`, your own paintings are learned from instead.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inverseflow.core.dictionaries import learn_dictionary
+from inverseflow.core.weights import WeightsError, read_card, save_weights
+
+from .colour import ColourPrior, learn_colours
+
+CHANNELS = ("x", "r", "g", "b")
+PALETTES = ("dutch", "romantic", "baroque", "early", "academic", "grisaille")
+DESIGNS = ("cat", "landscape", "flowers", "rocket", "portrait", "motorcycle", "ornament")
+"""Of the tuning paintings; those of the test paintings are never learned from."""
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """atoms : tensor (4, K, h, w) over x, r, g, b; colours : ColourPrior."""
+
+    atoms: torch.Tensor
+    colours: ColourPrior
+
+
+def load_dictionary(path):
+    """The `Dictionary` of a file; WeightsError when it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    read_card(path)
+    try:
+        values = load_file(path)
+        atoms = values.pop("atoms")
+        return Dictionary(atoms, ColourPrior(**{k: v.numpy() for k, v in values.items()}))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: expected a dictionary of x-ray separation ({error}); learn it anew"
+        ) from None
+
+
+def learn(paintings, settings, output, code=None):
+    """Learn a dictionary and write it with its card.
+
+    paintings : paths of calibrated stores with x (y, x) and rgb (channel, y, x) and nothing concealed; when
+    there is none, virtual paintings. Large ones are learned from windows. settings : DictionarySettings.
+    """
+    source = [str(p).rsplit("/", 2)[-2] for p in paintings] or "virtual paintings (synthetic)"
+    windows = list(_windows(paintings, settings) if paintings else _virtual(settings))
+    dictionary, curve = learn_from(windows, settings)
+    values = {"atoms": dictionary.atoms} | {
+        k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in vars(dictionary.colours).items()
+    }
+    x, rgb = _virtual_painting(settings, len(DESIGNS) * len(PALETTES), 128)
+    card = {
+        "learned_from": source,
+        "n_window": len(windows),
+        "settings": settings.model_dump(mode="json"),
+        "code": code,
+        "curve": [float(c) for c in curve],
+        "figures": figures(dictionary, x, rgb, settings),
+    }
+    network = {"form": "coupled dictionary and colour table", "channels": list(CHANNELS)}
+    save_weights(output, values, network | {"n_atom": settings.n_atom, "size": settings.size}, card)
+
+
+def learn_from(windows, settings):
+    """(Dictionary, cost per round) from a list of (x (y, x), rgb (3, y, x))."""
+    prior = learn_colours([(x, rgb) for x, rgb in windows], settings.n_colour, settings.seed)
+    images = [details(x, rgb, settings.smooth_px) for x, rgb in windows]
+    atoms, curve = learn_dictionary(
+        _patches(images, settings), settings.n_atom, settings.size, settings.threshold, settings.n_iter,
+        n_code=25, seed=settings.seed,
+    )  # fmt: skip
+    return Dictionary(atoms.float(), prior), curve
+
+
+def details(x, rgb, smooth_px):
+    """(4, y, x) tensor: x and colours without their smooth part, as in the objective of `csc`."""
+    from .csc import Detail
+
+    images = torch.from_numpy(np.concatenate([x[None], rgb]).astype(np.float32))
+    return Detail(x.shape, smooth_px)(images)
+
+
+def figures(dictionary, x, rgb, settings):
+    """How well a painting that was not learned from is drawn: variance explained, correlation."""
+    from inverseflow.core.sparse_coding import csc_admm
+
+    s = details(x, rgb, settings.smooth_px)[None]
+    z = csc_admm(dictionary.atoms, s, settings.threshold, n_iter=60, tol=None)
+    from inverseflow.core.convolution import Convolution
+
+    drawn = Convolution(dictionary.atoms, x.shape)(z)
+    explained = 1 - ((s - drawn)[0] ** 2).sum((1, 2)) / (s[0] ** 2).sum((1, 2))
+    guess = dictionary.colours.mean_map()(rgb)
+    return {
+        "explained": {name: round(float(v), 4) for name, v in zip(CHANNELS, explained, strict=True)},
+        "codes_per_pixel": round(float((z != 0).sum() / x.size), 3),
+        "table_correlation": round(float(np.corrcoef(guess.ravel(), x.ravel())[0, 1]), 4),
+    }
+
+
+def _patches(images, settings):
+    """Batches of 4 random squares of 64 pixels, endless."""
+    rng = np.random.default_rng([settings.seed, 1])
+    while True:
+        batch = []
+        for _ in range(4):
+            image = images[rng.integers(len(images))]
+            y, x = (rng.integers(n - 63) for n in image.shape[-2:])
+            batch.append(image[:, y : y + 64, x : x + 64])
+        yield torch.stack(batch)
+
+
+def _virtual(settings):
+    for i in range(settings.n_painting):
+        yield _virtual_painting(settings, i, 192)
+
+
+def _virtual_painting(settings, i, size):
+    """x and rgb of a painting with nothing concealed, the i-th."""
+    from .painting import virtual_painting
+    from .settings import SimulateSettings
+
+    rng = np.random.default_rng([settings.seed, 2, i])
+    painting = virtual_painting(
+        SimulateSettings(
+            n_row=size,
+            n_col=size,
+            seed=5000 + i,
+            visible=DESIGNS[(i + i // len(PALETTES)) % len(DESIGNS)],
+            concealed=None,
+            palette=PALETTES[i % len(PALETTES)],
+            support=("canvas", "panel")[i // 2 % 2],
+            paint_um=float(rng.uniform(25, 45)),
+        )
+    )
+    return painting["x"].values, painting["rgb"].values
+
+
+def _windows(paintings, settings, size=192, n=4):
+    """Windows from a jittered grid over each painting; pixels without a radiograph are left out."""
+    import xarray as xr
+
+    rng = np.random.default_rng([settings.seed, 3])
+    for path in paintings:
+        with xr.open_zarr(path, consolidated=False) as data:
+            if "rgb" not in data:
+                raise ValueError(f"{path}: expected x and rgb to learn a dictionary from, got no rgb")
+            for i in range(n):
+                for j in range(n):
+                    place = [
+                        slice(a := int((k + rng.random()) / n * max(m - size, 1)), a + size)
+                        for k, m in zip((i, j), data["x"].shape, strict=True)
+                    ]
+                    x = data["x"][tuple(place)].values
+                    rgb = data["rgb"][(slice(None), *place)].values
+                    if min(x.shape) >= 64 and np.isfinite(x).all() and np.isfinite(rgb).all():
+                        yield x.astype(np.float32), rgb.astype(np.float32)
