@@ -118,7 +118,7 @@ class CalibrateSettings(Settings):
     )
     max_error_px: float = setting(
         4.0,
-        "difference of the maps of two halves of the picture above which a fit is refused",
+        "estimated error, from two halves of the tiles, above which a fit is refused",
         "pixels",
         gt=0,
     )
