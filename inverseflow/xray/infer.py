@@ -11,6 +11,7 @@ import os
 import threading
 from dataclasses import dataclass, fields
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
@@ -19,10 +20,10 @@ from inverseflow.core.stores import COMPRESSOR, resumable
 
 from . import baselines
 from .evaluate import on_scale
+from .tiles import name_of, read, sample, side_by_side, tiles, widened
 
 LAYERS = ("x1", "x2", "residual")
 SOLVER_OVERLAP = 64  # pixels, of methods that solve a tile as a whole
-SAMPLE_PIXELS = 4_000_000  # of the image from which global numbers are found
 _log = logging.getLogger(__name__)
 _building = threading.Lock()
 
@@ -56,19 +57,20 @@ def infer(images, method, settings, store, engine, key, network=None, dictionary
                 needed
             ]
             raise ValueError(f"method {method}: expected {what}, in the calibrated images, got none")
-        statistics = global_statistics(data, method, settings)
+        statistics = global_statistics(data, method, settings, dictionary)
     blocks = tiles(shape, settings.tile)
     with resumable(store, key) as work:
         if not work.done("created"):
             create(work.path, shape, settings.tile, method, attributes)
             work.mark("created")
+        start = find_start(work, images, network, shape, engine) if method == "unfolded" else None
         todo = [block for block in blocks if not work.done(name_of(block))]
         if len(todo) < len(blocks):
             _log.info(
                 "%s: %d of %d tiles were done by an earlier run", method, len(blocks) - len(todo), len(blocks)
             )
         separate = Tiles(
-            images, method, settings, str(work.path.absolute()), statistics, network, dictionary, truth
+            images, method, settings, str(work.path.absolute()), statistics, network, dictionary, truth, start
         )
         results = engine.map(separate, todo, label=f"{method}, tiles")
         for block, sums in zip(todo, results, strict=True):
@@ -79,21 +81,6 @@ def infer(images, method, settings, store, engine, key, network=None, dictionary
     )
     spread = squares - total**2 / n if n else 0.0
     return {"n_tile": len(blocks), "residual": float(np.sqrt(residual / spread)) if spread > 0 else 0.0}
-
-
-def tiles(shape, size):
-    """((first row, end), (first column, end)) of all tiles, in rows; together they cover the image once."""
-    rows, cols = ([(i, min(i + size, n)) for i in range(0, n, size)] for n in shape)
-    return [(row, col) for row in rows for col in cols]
-
-
-def name_of(block):
-    return "_".join(str(first) for first, _ in block)
-
-
-def widened(block, overlap, shape):
-    """The block with `overlap` more pixels on every side, as far as the image goes."""
-    return tuple((max(0, a - overlap), min(n, b + overlap)) for (a, b), n in zip(block, shape, strict=True))
 
 
 def create(path, shape, tile, method, attributes):
@@ -113,38 +100,66 @@ def create(path, shape, tile, method, attributes):
         )
 
 
-def global_statistics(data, method, settings):
+def find_start(work, images, network, shape, engine):
+    """Path of a store with the start of the painting, beside the unfinished result; None without a guide."""
+    from .train import load_guide
+
+    guide = load_guide(network)
+    if guide is None:
+        return None
+    path = str((work.folder / "start.zarr").absolute())
+    cells = guide.cells(shape)
+    if not work.done("start"):
+        chunks = tuple(end for _, end in cells[0])
+        zarr.create_array(
+            path,
+            shape=shape,
+            chunks=chunks,
+            dtype="float32",
+            compressors=[COMPRESSOR],
+            dimension_names=("y", "x"),
+            overwrite=True,
+        )
+        work.mark("start")
+    todo = [cell for cell in cells if not work.done(f"start_{name_of(cell)}")]
+    for cell, _ in zip(todo, engine.map(Start(images, guide, path), todo, label="start, cells"), strict=True):
+        work.mark(f"start_{name_of(cell)}")
+    return path
+
+
+@dataclass(eq=False)
+class Start:
+    """Writes the cells of the start of a painting."""
+
+    images: str
+    guide: object
+    store: str
+
+    def __call__(self, cell):
+        with xr.open_zarr(self.images, consolidated=False) as data:
+            values = self.guide.cell(data, cell)
+        zarr.open_array(self.store, mode="r+")[tuple(slice(*part) for part in cell)] = values
+
+
+def global_statistics(data, method, settings, dictionary=None):
     """What the tiles of a method share, found on the whole image: see `sample`, for `cradle` its members."""
     if method == "cradle":
         from .cradle import fit_cradle
 
         return {"cradle": fit_cradle(data["x"].data, data["cradle"].data, settings.cradle)}
+    if method == "csc":
+        from .colour import fit_colours
+        from .dictionary import load_dictionary
+
+        prior, csc = load_dictionary(dictionary).colours, settings.csc
+        whole = side_by_side(sample(data))
+        whole.pop("valid")
+        return {"colours": fit_colours(**{"rgb_back": None} | whole, prior=prior, trust=csc.colour_trust,
+                                       power=csc.colour_power)}  # fmt: skip
     if method != "luminance":
         return {}
     parts = sample(data)
     return {"scale": float(np.median([baselines.luminance_scale(p["x"], p["rgb"]) for p in parts]))}
-
-
-def sample(data, size=512):
-    """Squares of the image, {name: array} each, of SAMPLE_PIXELS pixels at most; small images whole."""
-    shape = data["x"].shape
-    blocks = tiles(shape, size) if np.prod(shape) > SAMPLE_PIXELS else [tuple((0, n) for n in shape)]
-    step = -(-len(blocks) * size**2 // SAMPLE_PIXELS) if len(blocks) > 1 else 1
-    return [read(data, block) for block in blocks[::step]]
-
-
-def read(data, block):
-    """{name: float32 array} of x, rgb, rgb_back; not valid pixels are 0. `valid` (y, x) bool says which."""
-    rows, cols = (slice(*part) for part in block)
-    found = {
-        n: np.asarray(data[n][..., rows, cols].data, np.float32)
-        for n in ("x", "rgb", "rgb_back")
-        if n in data
-    }
-    valid = np.all([np.isfinite(v).all(0) if v.ndim == 3 else np.isfinite(v) for v in found.values()], axis=0)
-    if "valid" in data:
-        valid &= np.asarray(data["valid"][rows, cols].data) > 0
-    return {name: np.where(valid, v, np.float32(0)) for name, v in found.items()} | {"valid": valid}
 
 
 @dataclass(eq=False)
@@ -159,6 +174,7 @@ class Tiles:
     network: str | None
     dictionary: str | None
     truth: str | None
+    start: str | None
 
     def __getstate__(self):
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -169,6 +185,9 @@ class Tiles:
             if "_task" not in self.__dict__:
                 self._task = Task(self.method, self.settings, self.statistics, self.network, self.dictionary)
                 self._data = xr.open_zarr(self.images, consolidated=False)
+                if self.start:
+                    start = da.from_zarr(self.start)
+                    self._data = self._data.assign(start=(("y", "x"), start))
                 self._truth = None
                 if self.truth:
                     self._truth = on_scale(self._data, xr.open_zarr(self.truth, consolidated=False))
@@ -208,6 +227,11 @@ class Task:
     def __init__(self, method, settings, statistics, network=None, dictionary=None):
         self.method, self.settings, self.statistics = method, settings, statistics
         self.overlap = {"half": 0, "luminance": 0, "cradle": 0}.get(method, SOLVER_OVERLAP)
+        if method == "csc":
+            from .csc import separate_csc
+            from .dictionary import load_dictionary
+
+            self.separate_csc, self.dictionary = separate_csc, load_dictionary(dictionary)
         if method == "unfolded":
             import torch
 
@@ -219,9 +243,13 @@ class Task:
             self.network = load_network(network).to(self.device)
             self.overlap = self.network.receptive_field
 
-    def __call__(self, x, rgb=None, rgb_back=None, truth=None, place=None):
+    def __call__(self, x, rgb=None, rgb_back=None, truth=None, place=None, start=None):
         if self.method == "unfolded":
-            return self.unfolded(x, rgb, rgb_back)
+            return self.unfolded(x, rgb, rgb_back, start)
+        if self.method == "csc":
+            return self.separate_csc(x, rgb, self.dictionary, self.settings.csc, rgb_back, **self.statistics)[
+                :2
+            ]
         if self.method == "cradle":
             return self.statistics["cradle"].remove(x, *(slice(*part) for part in place))[:2]
         if self.method == "luminance":

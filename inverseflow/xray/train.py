@@ -21,17 +21,19 @@ from inverseflow.core.training import (
     step_rng,
     warmup_cosine,
 )
-from inverseflow.core.weights import load_weights, read_card, save_weights
+from inverseflow.core.weights import load_weights, read_card, save_weights, shipped
 
+from .dictionary import load_dictionary
+from .guide import Guide
 from .losses import separation_losses
 from .schedules import SCHEDULES
+from .tiles import read
 from .unfolded import Unfolded
 
 MAX_CURVE = 200
-IMAGES = ("x", "rgb", "rgb_back", "valid")
 
 
-def train(store, settings, weights, checkpoint=None, code="", where=None):
+def train(store, settings, weights, checkpoint=None, code="", where=None, dictionary=None):
     """Make the network of a painting: weights and card at `weights`, *.safetensors. Returns the card.
 
     Parameters
@@ -40,12 +42,18 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
     settings : TrainSettings
     checkpoint : file that an interrupted training goes on from; <weights>.checkpoint by default
     code : digest of the code, for the card and the checkpoint
+    dictionary : path of the dictionary whose colours give the start; the one of the package by default
     """
     images = store if isinstance(store, xr.Dataset) else xr.open_zarr(store, consolidated=False)
     weights = Path(weights)
     checkpoint = Path(checkpoint or weights.with_name(f"{weights.name}.checkpoint"))
     schedule = SCHEDULES[settings.schedule]
-    patches = Patches.of(images, schedule, settings.seed)
+    guide = None
+    if settings.start == "guide":
+        guide = Guide.of(
+            images, load_dictionary(dictionary or shipped("xray_dictionary")).colours, settings.seed
+        )
+    patches = Patches.of(images, schedule, settings.seed, guide)
     network = new_network(settings, "rgb_back" in images)
     key = key_of(settings.model_dump(mode="json"), network.config, patches.digest, code)
     values, curves = fit(network, patches, settings, checkpoint, key, where)
@@ -55,6 +63,7 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
         "code": code,
         "data": {"n_patch": len(patches), "patch": schedule.patch, "digest": patches.digest},
         "receptive_field": network.receptive_field,
+        "guide": guide and guide.as_json(),
         "curves": curves.thinned(MAX_CURVE),
     }
     save_weights(weights, values, network.config, card)
@@ -81,6 +90,12 @@ def load_network(path):
     return load_weights(path, network).eval().requires_grad_(False)
 
 
+def load_guide(path):
+    """The guide that a network was trained with, or None."""
+    content = read_card(path).get("guide")
+    return content and Guide.from_json(content)
+
+
 def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_after=None):
     """The training loop. Returns (weights, curves).
 
@@ -93,24 +108,31 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
     """
     where, schedule = device(where), SCHEDULES[settings.schedule]
     network = network.to(where)
-    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+    decoder = [p for name, p in network.named_parameters() if name.startswith("decoder")]
+    others = [p for name, p in network.named_parameters() if not name.startswith("decoder")]
+    rates = [schedule.learning_rate, schedule.decoder_rate]
+    optimiser = torch.optim.Adam([{"params": others}, {"params": decoder}], lr=rates[0])
     average, curves = Average(network, settings.average), Curves()
     state = {"network": network, "optimiser": optimiser, "average": average}
     n_batch = -(-len(patches) // schedule.batch)
     n_step = schedule.n_epoch * n_batch
-    start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
-    end = n_step if stop_after is None else min(n_step, start + stop_after)
+    first = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
+    end = n_step if stop_after is None else min(n_step, first + stop_after)
     scale = {"colour": settings.colour, "mix": settings.mix, "exclusion": settings.exclusion}
+    scale["hold"] = schedule.hold
 
-    for step in progress(range(start, end), "train unfolded"):
+    for step in progress(range(first, end), "train unfolded"):
         epoch, number = divmod(step, n_batch)
         order = step_rng(settings.seed, 1, epoch).permutation(len(patches))
-        x, rgb, rgb_back, valid = patches.batch(order[number * schedule.batch :][: schedule.batch], where)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(schedule, step, n_batch)
-        layers = network(x, rgb, rgb_back)
+        x, rgb, rgb_back, valid, start = patches.batch(
+            order[number * schedule.batch :][: schedule.batch], where
+        )
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * share_of_rate(schedule, step, n_batch)
+        layers = network(x, rgb, rgb_back, start)
         seen_back = None if rgb_back is None else network.seen(rgb_back)
-        terms = separation_losses(layers, x, network.seen(rgb), seen_back, valid)
+        held = start if schedule.hold else None
+        terms = separation_losses(layers, x, network.seen(rgb), seen_back, valid, held)
         loss = sum(scale[name] * term for name, term in terms.items())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -123,72 +145,64 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
     return average.values if settings.average else network.state_dict(), curves
 
 
-def learning_rate(schedule, step, n_batch):
-    """Rate of a step: a tenth every `drop_every` epochs as published, or along half a cosine."""
+def share_of_rate(schedule, step, n_batch):
+    """Of the learning rates: a tenth every `drop_every` epochs as published, or along half a cosine."""
     if schedule.drop_every:
-        return schedule.learning_rate * 0.1 ** (step // n_batch // schedule.drop_every)
-    return schedule.learning_rate * warmup_cosine(step, schedule.n_epoch * n_batch, 20, 0.02)
+        return 0.1 ** (step // n_batch // schedule.drop_every)
+    return warmup_cosine(step, schedule.n_epoch * n_batch, 10, 0.02)
 
 
 class Patches:
     """Squares of the images of a painting, held in memory.
 
-    x (n, 1, p, p), rgb (n, 3, p, p), rgb_back or None, valid (n, 1, p, p) in [0, 1] or None: float32.
+    x (n, 1, p, p), rgb (n, 3, p, p), rgb_back or None, valid (n, 1, p, p) 0 or 1, start (n, 1, p, p) or None:
+    float32.
     """
 
-    def __init__(self, x, rgb, rgb_back=None, valid=None):
-        self.x, self.rgb, self.rgb_back, self.valid = x, rgb, rgb_back, valid
+    def __init__(self, x, rgb, rgb_back=None, valid=None, start=None):
+        self.parts = (x, rgb, rgb_back, valid, start)
 
     @classmethod
-    def of(cls, images, schedule, seed=0):
+    def of(cls, images, schedule, seed=0, guide=None):
         """Patches every `stride` pixels of the reflected images, so that borders and corners count as much as
         the middle; at random `most_patches` of them where there are more, so memory does not grow."""
-        n_row, n_col = images["x"].shape
-        half = schedule.patch // 2
+        shape, half = images["x"].shape, schedule.patch // 2
         corners = [
             (row, col)
-            for row in range(-half, n_row - half + 1, schedule.stride)
-            for col in range(-half, n_col - half + 1, schedule.stride)
+            for row in range(-half, shape[0] - half + 1, schedule.stride)
+            for col in range(-half, shape[1] - half + 1, schedule.stride)
         ]
         if len(corners) > schedule.most_patches:
             chosen = step_rng(seed, 2).choice(len(corners), schedule.most_patches, replace=False)
             corners = [corners[i] for i in sorted(chosen)]
-        found = [
-            np.stack([cut(images[name], corner, schedule.patch) for corner in corners])
-            if name in images
-            else None
-            for name in IMAGES
-        ]
-        x, rgb, rgb_back, valid = (None if f is None else torch.from_numpy(f).float() for f in found)
-        if valid is not None:
-            x = torch.where(valid > 0, x, 0)
-        return cls(x, rgb, rgb_back, valid)
+        if guide is not None:
+            images = images.assign(start=(images["x"].dims, guide.image(images)))
+        found = [cut(images, corner, schedule.patch) for corner in corners]
+        stacks = {name: np.stack([f[name] for f in found]).astype(np.float32) for name in found[0]}
+        tensors = {n: torch.from_numpy(v if v.ndim == 4 else v[:, None]) for n, v in stacks.items()}
+        return cls(*(tensors.get(name) for name in ("x", "rgb", "rgb_back", "valid", "start")))
 
     def __len__(self):
-        return len(self.x)
+        return len(self.parts[0])
 
     @property
     def digest(self):
         """Digest of the numbers, for the checkpoint."""
-        present = [t for t in (self.x, self.rgb, self.rgb_back, self.valid) if t is not None]
-        return key_of(
-            [[list(t.shape), float(t.double().sum()), float(t.double().square().sum())] for t in present]
-        )
+        sums = [[list(t.shape), float(t.double().sum()), float(t.double().square().sum())]
+                for t in self.parts if t is not None]  # fmt: skip
+        return key_of(sums)
 
     def batch(self, numbers, where):
-        """(x, rgb, rgb_back, valid) of these patches on a device."""
+        """(x, rgb, rgb_back, valid, start) of these patches on a device."""
         numbers = torch.as_tensor(numbers)
-        parts = (self.x, self.rgb, self.rgb_back, self.valid)
-        return tuple(None if t is None else t[numbers].to(where) for t in parts)
+        return tuple(None if t is None else t[numbers].to(where) for t in self.parts)
 
 
-def cut(image, corner, size):
-    """(channel, size, size) of a lazy image (y, x) or (channel, y, x), reflected beyond its borders."""
-    rows, cols = (reflected(first, size, n) for first, n in zip(corner, image.shape[-2:], strict=True))
-    top, left = rows.min(), cols.min()
-    part = np.asarray(image[..., top : rows.max() + 1, left : cols.max() + 1].data)
-    part = part[..., rows - top, :][..., cols - left]
-    return part if part.ndim == 3 else part[None]
+def cut(images, corner, size):
+    """{name: array} of a square of the images, as `tiles.read`, reflected beyond their borders."""
+    rows, cols = (reflected(first, size, n) for first, n in zip(corner, images["x"].shape, strict=True))
+    found = read(images, ((rows.min(), rows.max() + 1), (cols.min(), cols.max() + 1)))
+    return {n: v[..., rows - rows.min(), :][..., cols - cols.min()] for n, v in found.items()}
 
 
 def reflected(first, size, n):

@@ -40,7 +40,7 @@ class Layer(nn.Module):
     atoms : tensor (n_filter, 1, size, size), Theta: what all layers start from
     n_colour : channels of the colour image; n_back : of that of the back, 0 when there is none
     levels : of the Haar frame
-    step, tau, gamma, threshold, mu : of the iteration that an untrained layer equals
+    step, tau, gamma, threshold, mu (mu_1, mu_2) : of the iteration that an untrained layer equals
     """
 
     def __init__(self, atoms, n_colour, n_back, levels, step, tau, gamma, threshold, mu):
@@ -50,7 +50,7 @@ class Layer(nn.Module):
         self.analysis = nn.Parameter(code_step * atoms.flatten(1))
         self.synthesis = nn.Parameter(atoms.flatten(1).T.clone())
         self.threshold = nn.Parameter(inverse_softplus(code_step * threshold).repeat(2))
-        self.mu = nn.Parameter(inverse_softplus(mu).repeat(2))
+        self.mu = nn.Parameter(inverse_softplus(mu))
         self.y2 = nn.Parameter(gradient_step(size, n_back, step, tau, gamma))
         self.y1 = nn.Parameter(gradient_step(size, n_colour, step, tau, gamma))
 
@@ -100,6 +100,8 @@ class Unfolded(nn.Module):
     colours : "rgb" or "luminance" (as published)
     start : "luminance", "half" (y1 = x/2), or "guide" (y1 is given to `forward`)
     double_sided : rgb_back guides the other layer in the same way
+    step, tau, gamma, threshold, mu : see `Layer`; mu_2 is the larger one, for what x2 has in common with x1
+        is most often the visible layer's
     seed : of the atoms and of the decoder
 
     With the decoder "nonlinear" and the colours "luminance" it has the 225,363 parameters of the published
@@ -111,16 +113,16 @@ class Unfolded(nn.Module):
         n_layer=5,
         n_filter=64,
         size=5,
-        levels=1,
+        levels=3,
         decoder="linear",
         colours="rgb",
         start="luminance",
         double_sided=False,
-        step=0.25,
-        tau=0.5,
+        step=0.5,
+        tau=0.1,
         gamma=0.0,
         threshold=0.02,
-        mu=0.02,
+        mu=(0.03, 0.12),
         seed=0,
     ):
         super().__init__()
@@ -202,7 +204,12 @@ class Convolve(nn.Module):
 def new_decoder(form, n_colour, size, n_hidden=64):
     """Colours from one layer of the radiograph."""
     if form == "linear":
-        return Convolve(1, n_colour, size)
+        linear = Convolve(1, n_colour, size)
+        nn.init.zeros_(
+            linear.weight
+        )  # grey at first, so that it does not pull at the layers before it is learned
+        nn.init.constant_(linear.bias, 0.5)
+        return linear
     widths = [1, n_hidden, n_hidden, n_hidden, n_colour]
     parts = [p for a, b in zip(widths, widths[1:]) for p in (Convolve(a, b, size), nn.ReLU())]
     return nn.Sequential(*parts[:-1])

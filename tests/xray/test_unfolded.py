@@ -44,7 +44,7 @@ def test_gradients_of_the_code_step(first):
 def test_an_untrained_layer_is_one_step_of_the_solver(n_back):
     """Codes: a proximal gradient step with 1/L. y2, then y1: a gradient step on the quadratic terms, then the
     prox of the exclusion. Written from the objective, with convolutions and derivatives of torch."""
-    step, tau, gamma, level, mu, size = 0.2, 0.7, 0.3, 0.05, 0.4, 5
+    step, tau, gamma, level, mu, size = 0.2, 0.7, 0.3, 0.05, (0.3, 0.4), 5
     atoms = random_atoms(6, size, 0)
     layer = Layer(atoms, 3, n_back, 2, step, tau, gamma, level, mu)
     x, y1, y2 = (rand(1, 1, 20, 23, seed=s, dtype=torch.float32) for s in range(3))
@@ -69,14 +69,14 @@ def test_an_untrained_layer_is_one_step_of_the_solver(n_back):
             value = value + 0.5 * gamma * (colours - 3**-0.5 * y).square().sum()
         return value
 
-    def descend(y, other, z, colours):
+    def descend(y, other, z, colours, mu):
         y = y.clone().requires_grad_()
         (slope,) = torch.autograd.grad(quadratic(y, other, z, colours), y)
         return prox_exclusion(y.detach() - step * slope, other, mu, 2)
 
     z1, z2 = codes(y1, z1), codes(y2, z2)
-    y2 = descend(y2, y1, z2, back)
-    y1 = descend(y1, y2, z1, rgb)
+    y2 = descend(y2, y1, z2, back, mu[1])
+    y1 = descend(y1, y2, z1, rgb, mu[0])
     for got, wanted in zip(new, (y1, y2, z1, z2), strict=True):
         assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()  # 1e-6 was seen: float32
 
