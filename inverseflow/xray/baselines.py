@@ -29,7 +29,7 @@ def luminance(x, rgb, scale=None):
     return np.float32(scale) * _grey(rgb)
 
 
-def luminance_scale(x, rgb, sigma=1.5):
+def luminance_scale(x, rgb, sigma=6.0):
     """The factor a that minimises sum |grad(x - a grey)|, without knowing any layer.
 
     Edges of the concealed layer are few, so the sum of absolute values passes over them: the exact
@@ -51,7 +51,7 @@ def luminance_scale(x, rgb, sigma=1.5):
     return float(ratio[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def levin_weiss(x, rgb, contrast=0.05, sigma=1.0, floor=0.05, n_iter=12, n_step=30):
+def levin_weiss(x, rgb, contrast=0.05, sigma=1.0, floor=0.2, n_iter=12, n_step=30):
     """min over x1 of sum w1 |grad x1| + w2 |grad(x - x1)|: where colours have edges, those of x go to x1.
 
         v = g / (g + contrast),   g = |grad rgb| after smoothing,   w1 = floor + 1 - v,   w2 = floor + v

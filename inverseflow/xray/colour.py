@@ -17,8 +17,8 @@ import numpy as np
 class ColourPrior:
     """Colours of paint and the attenuation that goes with them, over paintings: xi ~ N(mean, covariance).
 
-    centres (cluster, 3), width () of memberships, mean (cluster,), covariance (cluster, cluster); unit (): the
-    standard deviation that a mixed radiograph usually has, on the scale of the attenuations.
+    centres (cluster, 3), width () of memberships, mean (cluster,), covariance (cluster, cluster); unit ():
+    the standard deviation that a mixed radiograph usually has, on the scale of the attenuations.
     """
 
     centres: np.ndarray

@@ -185,18 +185,18 @@ class CscSettings(Settings):
     colour_power: float = setting(
         1.2, "power of the misfit of the colour table; lower passes over more edges", ge=0.5, le=2
     )
-    colour_trust: float = setting(100.0, "weight of what other paintings say of the colour table", gt=0)
+    colour_trust: float = setting(200.0, "weight of what other paintings say of the colour table", gt=0)
     thickness_px: float = setting(
         24, "distance over which the paint's thickness varies; 0: it does not", "pixels", ge=0
     )
-    thickness_ridge: float = setting(1000.0, "weight that keeps the thickness even", gt=0)
-    thickness_power: float = setting(0.5, "power of the misfit of the thickness", gt=0, le=2)
+    thickness_ridge: float = setting(700.0, "weight that keeps the thickness even", gt=0)
+    thickness_power: float = setting(0.4, "power of the misfit of the thickness", gt=0, le=2)
     smooth_px: float = setting(3.0, "sigma of the smooth part, which is not coded", "pixels", gt=0)
-    tau: float = setting(0.5, "weight of |detail of a layer - its codes' image|^2", gt=0)
+    tau: float = setting(0.2, "weight of |detail of a layer - its codes' image|^2", gt=0)
     gamma: float = setting(0.5, "weight of |detail of the colours - their codes' image|^2", gt=0)
-    alpha: float = setting(0.3, "weight of |layer - what the colours say|^2", ge=0)
+    alpha: float = setting(0.2, "weight of |layer - what the colours say|^2", ge=0)
     threshold: float = setting(0.03, "weight of |codes|, lambda", gt=0)
-    mu: float = setting(0.3, "weight of edges in the same place in both layers", ge=0)
+    mu: float = setting(0.2, "weight of edges in the same place in both layers", ge=0)
     levels: int = setting(3, "levels of the Haar frame", ge=1, le=6)
     n_iter: int = setting(15, "rounds of the alternation", ge=1)
     n_code: int = setting(5, "iterations of ADMM for the codes in a round", ge=1)
