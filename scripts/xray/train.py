@@ -4,4 +4,5 @@ from inverseflow.xray.train import train
 
 with job(snakemake) as run:
     settings = TrainSettings(**run.params.settings)
-    train(run.input.images, settings, run.output.network, code=run.params.code)
+    dictionary = run.input.get("dictionary")
+    train(run.input.images, settings, run.output.network, code=run.params.code, dictionary=dictionary)

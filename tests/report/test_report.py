@@ -42,9 +42,12 @@ def show(page, text):
 
 
 def test_report_opens_with_its_description(page):
-    assert {"Workflow", "Statistics", "MA-XRF", "Light field", "Summary"} <= set(menu(page))
+    assert {"Workflow", "Statistics", "MA-XRF", "Light field", "X-ray separation", "Summary"} <= set(
+        menu(page)
+    )
     text = page.evaluate("document.body.innerText")
     assert "made (simulated)" in text and "film (measured, microscope small)" in text
+    assert "canvas (measured)" in text and "panel (simulated)" in text
     page.wait("document.querySelector('#app svg, #app canvas') !== null")  # the graph of rules is drawn
     assert page.errors == [] and page.requests == []
 
@@ -54,6 +57,9 @@ LIGHTFIELD = ("lenslets, pupil", "volumes of all methods", "projections, rl", "n
 SHOWN = [("MA-XRF", sample, MAXRF) for sample in ("made", "folder", "file")]
 SHOWN += [("Light field", sample, LIGHTFIELD) for sample in ("scene", "film")]
 SHOWN += [("Light field", "microscope small", ("point spread function",))]
+XRAY = ("registration", "separation by all methods", "training of the network")
+SHOWN += [("X-ray separation", sample, XRAY) for sample in ("panel", "canvas")]
+SHOWN += [("X-ray separation", "dictionary pretrained", ("atoms of radiograph",))]
 
 
 def test_every_figure_of_every_sample_shows(page, finished):
@@ -101,14 +107,17 @@ def test_table_of_elements_shows(page, finished):
 def test_summary_page_of_the_run(browser, finished):
     browser.open(finished / "results/summary.html")
     browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
-    # three scans with six pictures, two movies with four, a microscope with one
-    assert browser.evaluate("document.images.length") == 27
+    # three scans with six pictures, two movies with four, two radiographs with three, microscope, dictionary
+    assert browser.evaluate("document.images.length") == 34
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
-    assert sorted(samples) == ["file", "film", "folder", "made", "microscope small", "scene"]
+    separated = ["canvas", "dictionary pretrained", "panel"]
+    assert sorted(samples) == sorted(
+        [*separated, "file", "film", "folder", "made", "microscope small", "scene"]
+    )
     links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
     assert all((finished / "results" / link).is_file() for link in links)
     tables = browser.evaluate("[...document.querySelectorAll('table')].map(t => t.textContent).join(' ')")
-    for modality in ("maxrf", "lightfield"):
+    for modality in ("maxrf", "lightfield", "xray"):
         with open(finished / f"results/{modality}/metrics.csv") as file:
             rows = list(csv.DictReader(file))
         assert rows and all(row["sample"] in tables and row["metric"] in tables for row in rows)

@@ -53,7 +53,7 @@ XRAY = {
     },
     "calibrate": {"registration": "none"},  # too small to be found
     "train": {"schedule": "demo", "n_layer": 2, "n_filter": 8},
-    "infer": {"methods": ["luminance", "unfolded"]},
+    "infer": {"methods": ["csc", "unfolded"], "csc": {"n_iter": 2}},
 }
 
 

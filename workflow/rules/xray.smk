@@ -102,6 +102,7 @@ rule xray_dictionary:
 rule xray_train:
     """The unfolded network of a painting, trained on that painting without labels."""
     input:
+        unpack(starts_from_colours),
         images=ancient("results/xray/{sample}/calibrated.zarr"),
         anchor="results/xray/{sample}/calibration.json",
     output:

@@ -51,6 +51,17 @@ def simulated_painting(wildcards):
     return XRAY_RAW.path(wildcards.sample) if simulated else []
 
 
+def starts_from_colours(wildcards):
+    """The dictionary, where the training of the networks begins with what it says of colours."""
+    if XRAY.train.start != "guide":
+        return {}
+    dictionary = f"results/xray/dictionary/{DICTIONARY}"
+    return {
+        "dictionary": ancient(f"{dictionary}.safetensors"),
+        "dictionary_card": f"{dictionary}.json",
+    }
+
+
 def used_by(method, name):
     """A result that one method needs and the others do not."""
 
@@ -108,9 +119,10 @@ _folder = "results/xray"
 _networks = [
     f"{_folder}/{s}/network.json" for s in XRAY_SAMPLES if "unfolded" in xray_methods(s)
 ]
+_learned = {"csc"} | ({"unfolded"} if XRAY.train.start == "guide" else set())
 _dictionaries = (
     [f"{_folder}/dictionary/{DICTIONARY}.json"]
-    if any("csc" in xray_methods(s) for s in XRAY_SAMPLES)
+    if any(_learned & set(xray_methods(s)) for s in XRAY_SAMPLES)
     else []
 )
 
