@@ -53,7 +53,7 @@ class ColourMap:
             out[row : row + n] = np.tensordot(self.coefficients[side], table, 1)
         return out
 
-    def layers(self, x, *sides, thickness_px=24, thickness_ridge=300.0, power=0.5, floor=0.1):
+    def layers(self, x, *sides, thickness_px=24, thickness_ridge=700.0, power=0.4, floor=0.1):
         """Table times thickness of every side whose colours are given: list of (y, x) float32.
 
             min over a_i of sum over neighbours |dx - d sum_i a_i g_i|^power + ridge |a_i - 1|^2
@@ -73,7 +73,7 @@ def fit_colours(
     rgb,
     rgb_back,
     prior,
-    trust=100.0,
+    trust=200.0,
     power=1.2,
     scales=(1, 2, 4, 8, 16),
     n_iter=10,
