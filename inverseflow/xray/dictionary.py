@@ -39,7 +39,7 @@ def load_dictionary(path):
     try:
         values = load_file(path)
         atoms = values.pop("atoms")
-        return Dictionary(atoms, ColourPrior(**{k: v.numpy() for k, v in values.items()}))
+        return Dictionary(atoms, ColourPrior(**{k: v.squeeze().numpy() for k, v in values.items()}))
     except (SafetensorError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: expected a dictionary of x-ray separation ({error}); learn it anew"
