@@ -146,7 +146,8 @@ def global_statistics(data, method, settings, dictionary=None):
     if method == "cradle":
         from .cradle import fit_cradle
 
-        return {"cradle": fit_cradle(data["x"].data, data["cradle"].data, settings.cradle)}
+        film = data["x"].attrs.get("polarity", "film") == "film"
+        return {"cradle": fit_cradle(data["x"].data, data["cradle"].data, settings.cradle, film)}
     if method == "csc":
         from .colour import fit_colours
         from .dictionary import load_dictionary
