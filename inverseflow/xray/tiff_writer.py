@@ -12,7 +12,7 @@ from .image_error import ImageError
 TILE = 256
 
 
-def write_tiff(path, image, description="", limits=None):
+def write_tiff(path, image, description="", limits=None, unknown=False):
     """Write an image (y, x) as a 16-bit tiled BigTIFF with smaller copies, block of rows by block of rows.
 
     Parameters
@@ -21,19 +21,24 @@ def write_tiff(path, image, description="", limits=None):
     description : str, what it is; kept in the TIFF description
     limits : (low, high), the values of 0 and 65535; default: the smallest and the largest value, for which
         the image is read twice
+    unknown : NaN are let through and stored as 0, as the description says; values then begin at 1
 
     Returns (scale, offset): value = offset + scale * stored. Both stand in the TIFF description (JSON).
     The smaller copies (each half of the one before, sub-images of the page) let viewers open it at once.
-    Memory: a band of 256 rows and a quarter of the image in 16 bit. Raises ImageError for values that are not
-    finite.
+    Memory: a band of 256 rows and a quarter of the image in 16 bit. Raises ImageError for infinite values,
+    for NaN unless `unknown`, and for an image of NaN alone.
     """
     import tifffile
 
     rows, cols = image.shape
     name = Path(path).name
-    low, high = limits or _limits(name, image)
-    scale = (high - low) / 65535 or 1.0
-    text = {"description": description, "scale": scale, "offset": low, "value": "offset + scale * stored"}
+    low, high = limits or _limits(name, image, unknown)
+    first = 1 if unknown else 0
+    scale = (high - low) / (65535 - first) or 1.0
+    offset = low - first * scale
+    text = {"description": description, "scale": scale, "offset": offset, "value": "offset + scale * stored"}
+    if unknown:
+        text["unknown"] = 0
     n_levels = max(0, int(np.ceil(np.log2(max(rows, cols) / (2 * TILE)))))
     options = {
         "dtype": np.uint16,
@@ -45,10 +50,11 @@ def write_tiff(path, image, description="", limits=None):
     half = np.empty((-(-rows // 2), -(-cols // 2)), np.uint16) if n_levels else None
 
     def stored(band):
-        return np.clip(np.rint((band - low) / scale), 0, 65535).astype(np.uint16)
+        values = np.clip(np.rint((band - offset) / scale), first, 65535)
+        return np.nan_to_num(values, nan=0).astype(np.uint16)
 
     def tiles():
-        for start, band in _bands(name, image):
+        for start, band in _bands(name, image, unknown):
             band = stored(band)
             if half is not None:
                 small = _halved(band)
@@ -70,15 +76,15 @@ def write_tiff(path, image, description="", limits=None):
             parts = (tile for band in bands for tile in _tiles(band))
             file.write(parts, shape=half.shape, photometric="minisblack", subfiletype=1, **options)
             half = _halved(half)
-    return scale, low
+    return scale, offset
 
 
-def _bands(name, image):
-    """(first row, float64 rows) of TILE rows each. Raises ImageError for values that are not finite."""
+def _bands(name, image, unknown):
+    """(first row, float64 rows) of TILE rows each. Raises ImageError for values that are not allowed."""
     for start in range(0, image.shape[0], TILE):
         band = np.asarray(image[start : start + TILE], np.float64)
-        if not np.isfinite(band).all():
-            n = int((~np.isfinite(band)).sum())
+        bad = np.isinf(band) if unknown else ~np.isfinite(band)
+        if n := int(bad.sum()):
             raise ImageError(
                 f"{name}: {n} values of rows {start} to {start + len(band) - 1} are NaN or infinite, "
                 "expected finite numbers; 16-bit TIFF cannot hold them"
@@ -86,8 +92,11 @@ def _bands(name, image):
         yield start, band
 
 
-def _limits(name, image):
-    ends = [(band.min(), band.max()) for _, band in _bands(name, image)]
+def _limits(name, image, unknown):
+    known = (band[~np.isnan(band)] for _, band in _bands(name, image, unknown))
+    ends = [(values.min(), values.max()) for values in known if values.size]
+    if not ends:
+        raise ImageError(f"{name}: every value is NaN, expected an image; nothing of it is known")
     return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
 
 

@@ -11,4 +11,4 @@ with job(snakemake) as run:
     with xr.open_zarr(run.input.layers, consolidated=False) as layers:
         for name, text in TEXT.items():
             said = f"{text}, {run.wildcards.method}; radiograph = {offset:.6g} + x1 + x2 + residual"
-            write_tiff(run.output[name], scale * layers[name], said)
+            write_tiff(run.output[name], scale * layers[name], said, unknown=True)

@@ -125,3 +125,19 @@ def test_written_tiff_keeps_given_limits_and_refuses_nan(tmp_path):
     with pytest.raises(ImageError, match=r"^b\.tif: 1 values of rows 0 to 19 are NaN"):
         write_tiff(tmp_path / "b.tif", np.where(np.eye(20) * np.arange(20) == 4, np.nan, 1.0))
     assert not (tmp_path / "b.tif").exists()
+
+
+def test_written_tiff_marks_what_is_not_known(tmp_path):
+    values = np.random.default_rng(2).normal(5, 2, (300, 270))
+    values[:, :7] = values[290:] = np.nan
+    scale, offset = write_tiff(tmp_path / "a.tif", values, unknown=True)
+    stored = open_image(tmp_path / "a.tif").values
+    np.testing.assert_array_equal(stored == 0, np.isnan(values))
+    assert np.nanmax(np.abs(offset + scale * stored.astype(float) - values)) <= 0.5001 * scale
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert json.loads(file.pages[0].description)["unknown"] == 0
+    with pytest.raises(ImageError, match=r"^b\.tif: 1 values of rows 0 to 255 are NaN or infinite"):
+        values[20, 30] = np.inf
+        write_tiff(tmp_path / "b.tif", values, unknown=True)
+    with pytest.raises(ImageError, match=r"^b\.tif: every value is NaN"):
+        write_tiff(tmp_path / "b.tif", np.full((5, 5), np.nan), unknown=True)
