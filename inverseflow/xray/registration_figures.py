@@ -124,8 +124,8 @@ def _frame(ax, shape, title):
 
 def _arrows(ax, p, d, shape, share=0.06):
     """Draw shifts, the longest over this share of the frame; returns by how much they are drawn larger."""
-    longest = max(float(np.hypot(*d.T).max(initial=0)), 1e-6)
-    factor = share * max(shape) / longest
+    longest = float(np.hypot(*d.T).max(initial=0))
+    factor = share * max(shape) / longest if longest > 1e-3 else 1.0
     factor = max(1.0, float(f"{factor:.1g}")) if factor > 1 else factor
     options = {"angles": "xy", "scale_units": "xy", "scale": 1 / factor, "width": 0.005, "color": "#0072B2"}
     ax.quiver(p[:, 1], p[:, 0], d[:, 1], d[:, 0], **options)

@@ -9,6 +9,7 @@ _TITLES = {
     "colour": "error of the decoded colours",
     "mix": "error of the sum of the layers",
     "exclusion": "edges that the layers share",
+    "hold": "distance of x1 from its start, squared",
     "gradient": "norm of the gradient",
 }
 _COL_IN, _ROW_IN, _N_COL = 3.6, 2.45, 3
