@@ -32,8 +32,9 @@ from .training import (
 )
 
 FORMS = ("steps", "coupled", "untied")
-NUMBERS_RATE = 50.0  # rate of the logarithms of steps and thresholds, as multiples of that of the filters
-GRADIENT_LIMIT = 0.01  # a few times what is usual: a rare step too long would throw a deep network back
+NUMBERS_RATE = 50.0  # rate of log_step and log_threshold, as a multiple of that of the filters
+GRADIENT_LIMIT = 0.01  # a few times what is usual: a steep place weighs no more than others
+THROWN_BACK = 3.0  # a loss that is as many times the least so far, or not finite, is not followed
 
 
 class Matrix(LinearOperator):
@@ -71,8 +72,8 @@ class Lista(nn.Module):
     boundary : of convolutions, "circular" or "zero"
     step : of the untrained layers; 1/||D||^2 unless given, of convolutions on a grid 16 atoms wide
 
-    `log_step` and `log_threshold` are natural logarithms of factors on steps and thresholds, of a layer or,
-    in the other forms, of each code of a layer; 0 until trained. Raises ValueError for what does not fit.
+    `log_step` and `log_threshold` (n_layer,) are natural logarithms of factors on steps and thresholds; 0
+    until trained. Raises ValueError for what does not fit.
     """
 
     def __init__(
@@ -104,9 +105,8 @@ class Lista(nn.Module):
         self.step = 1 / self.operator_for(None).norm_squared() if step is None else float(step)
         self.register_buffer("ista_step", torch.full((), self.step, **kind))
         self.register_buffer("ista_shrinkage", torch.full((), self.step * self.threshold, **kind))
-        per_code = () if form == "steps" else (dictionary.shape[1], *[1] * (dictionary.ndim - 2))
-        self.log_step = nn.Parameter(torch.zeros(n_layer, *per_code, **kind))
-        self.log_threshold = nn.Parameter(torch.zeros(n_layer, *per_code, **kind))
+        self.log_step = nn.Parameter(torch.zeros(n_layer, **kind))
+        self.log_threshold = nn.Parameter(torch.zeros(n_layer, **kind))
         if form != "steps":
             self.analysis = nn.Parameter(self.dictionary.repeat(n_layer, *[1] * dictionary.ndim))
         if form == "untied":
@@ -189,17 +189,25 @@ def train_lista(
     state = {"network": network, "optimiser": optimiser, "average": mean}
     start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
     end = n_step if stop_after is None else min(n_step, start + stop_after)
+    least = min((row["loss"] for row in curves.rows), default=float("inf"))
     for step in progress(range(start, end), f"train lista {network.form}"):
         for group in optimiser.param_groups:
             group["lr"] = rate * group["times"] * warmup_cosine(step, n_step)
         y = draw(step_rng(seed, step))
         shares = layer_costs(network, y, network.n_layer if every_layer else 1)
         loss = (1 - every_layer) * shares[-1] + every_layer * sum(shares) / len(shares)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        curves.add(step, gradient=clip_gradients(network, GRADIENT_LIMIT), loss=loss, cost=shares[-1])
-        optimiser.step()
-        mean.update(network)
+        row = {"loss": loss, "cost": shares[-1]}
+        if loss.item() < THROWN_BACK * least:
+            least = min(least, loss.item())
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            row["gradient"] = clip_gradients(network, GRADIENT_LIMIT)
+            optimiser.step()
+            mean.update(network)
+        else:  # a step went too far: back to the averaged weights
+            network.load_state_dict(mean.values)
+            optimiser.state.clear()
+        curves.add(step, **row)
         if checkpoint and ((step + 1) % save_every == 0 or step + 1 == end):
             save_checkpoint(checkpoint, key, step + 1, state, curves)
     network.load_state_dict(mean.values)

@@ -73,7 +73,7 @@ def test_steps_take_any_operator_and_count_as_the_dictionary_does():
     given = Lista(D, "steps", 5, 0.1, step=network.step)
     assert torch.equal(given(y), network(y))
     sizes = {form: sum(p.numel() for p in Lista(D, form, 5, 0.1).parameters()) for form in FORMS}
-    assert sizes == {"steps": 10, "coupled": 40 + 5 * 48, "untied": 40 + 10 * 48}
+    assert sizes == {"steps": 10, "coupled": 10 + 5 * 48, "untied": 10 + 10 * 48}
 
 
 def test_the_cost_is_the_one_of_the_dictionary_as_given():
@@ -135,6 +135,23 @@ def test_a_convolution_learns_on_small_and_serves_large_images():
     untrained = Lista(D, "coupled", 3, 0.05)
     with torch.no_grad():
         assert (network.cost(network(y), y) < untrained.cost(untrained(y), y)).all()
+
+
+def test_training_recovers_from_a_step_too_far():
+    network = Lista(dense(), "untied", 5, 0.05)
+
+    def draw(rng):
+        if 40 <= network.drawn < 42:
+            with torch.no_grad():
+                network.log_step += 5
+        network.drawn += 1
+        return measurements(64, int(rng.integers(10**5)))
+
+    network.drawn = 0
+    curves = train_lista(network, draw, 80)
+    loss, (trained, _) = curves.column("loss")[1], curves.column("gradient")
+    assert loss[40:42].min() > 100 * loss[39] and 40 not in trained and 41 not in trained
+    assert loss[42:].max() < loss[0] and loss[42:].mean() < 0.8 * loss[:10].mean()
 
 
 def test_training_resumes_bit_for_bit(tmp_path):
