@@ -8,7 +8,7 @@ with it, are learned from other paintings; xi is fitted on the very mix. Paint i
 there, which colours do not show: a slowly varying gain for the table is fitted as well.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,13 +37,17 @@ class ColourMap:
     """Attenuation of a layer as a function of its colour, the same at every pixel.
 
     centres (cluster, 3), width: as `ColourPrior`; coefficients (side, cluster), the visible side first.
-    unit: grey values of the radiograph for 1 of the usual attenuation.
+    unit: grey values of the radiograph for 1 of the usual attenuation. constants (side,): added to the table
+    they give each side an equal share of the mean of x. grain: median difference of neighbouring pixels of x
+    minus the table. These three belong to the whole painting, so that its tiles agree.
     """
 
     centres: np.ndarray
     width: np.ndarray
     coefficients: np.ndarray
     unit: float = 1.0
+    constants: tuple = (0.0, 0.0)
+    grain: float | None = None
 
     def __call__(self, rgb, side=0):
         """(3, y, x) -> (y, x) float32, without a constant of its own."""
@@ -62,10 +66,13 @@ class ColourMap:
         the edges of the paint, which scale with its thickness; those of the concealed layer are elsewhere.
         floor: attenuation of the least attenuating paint, as a share of the table's range.
         """
-        guides = [self(rgb, side) for side, rgb in enumerate(sides)]
-        low, high = zip(*(_range(c) for c in self.coefficients), strict=True)
-        guides = [g - a + floor * (b - a) for g, a, b in zip(guides, low, high, strict=False)]
-        return thickness(x, guides, thickness_px, thickness_ridge, power) if thickness_px else guides
+        guides = []
+        for side, rgb in enumerate(sides):
+            low, high = np.percentile(self.coefficients[side], (5, 95))
+            guides.append(self(rgb, side) + np.float32(floor * (high - low) - low))
+        if not thickness_px:
+            return guides
+        return thickness(x, guides, thickness_px, thickness_ridge, power, self.grain)
 
 
 def fit_colours(
@@ -97,21 +104,19 @@ def fit_colours(
     """
     rng = np.random.default_rng(seed)
     sides = [side for side in (rgb, rgb_back) if side is not None]
-    found, parts = [[] for _ in scales], []
-    for part, colours in _windows(x, sides, rng):
-        parts.append(part[::4, ::4])
+    found = [[] for _ in scales]
+    windows = list(_windows(x, sides, rng))
+    for part, colours in windows:
         table = np.concatenate([memberships(c, prior.centres, prior.width) for c in colours])
         for rows, pairs in zip(found, _pairs(np.concatenate([part[None], table]), scales), strict=True):
-            rows.append(pairs)
+            n = min(pairs.shape[1], n_pair // len(scales) // len(windows))
+            rows.append(pairs[:, np.sort(rng.choice(pairs.shape[1], n, replace=False))])
     kept = []
     for rows in found:
         row = np.concatenate(rows, 1)
-        row = row[
-            :, np.sort(rng.choice(row.shape[1], min(row.shape[1], n_pair // len(scales)), replace=False))
-        ]
         kept.append(row / max(np.median(np.abs(row[0])), 1e-9))
     y, A = np.split(np.concatenate(kept, 1).astype(np.float32), [1])
-    unit = float(np.std(np.concatenate([part.ravel() for part in parts])) / prior.unit)
+    unit = float(np.std(np.concatenate([part[::4, ::4].ravel() for part, _ in windows])) / prior.unit)
     A *= np.float32(unit)
     spread = prior.covariance + 0.25 * np.outer(prior.mean, prior.mean)  # thicker or thinner in all: 50 %
     precision = np.kron(np.eye(len(sides)), trust * np.linalg.inv(spread))
@@ -123,11 +128,28 @@ def fit_colours(
         residual = np.abs(y[0] - xi.astype(np.float32) @ A)
         weight = np.maximum(residual, 0.3 * np.median(residual) + 1e-12) ** (power - 2)
         weight /= weight.mean()
-    return ColourMap(prior.centres, prior.width, unit * xi.reshape(len(sides), -1), unit)
+    found = ColourMap(prior.centres, prior.width, unit * xi.reshape(len(sides), -1), unit)
+    return _with_global_numbers(found, windows)
 
 
-def thickness(x, guides, spacing, ridge, power, n_iter=6, n_step=30):
-    """guides times slowly varying gains about 1, see `ColourMap.layers`; by reweighted least squares."""
+def _with_global_numbers(colours, windows):
+    parts, steps, means = [], [], []
+    for x, sides in windows:
+        guides = colours.layers(x, *sides, thickness_px=0)
+        rest = x - sum(guides)
+        steps += [np.abs(d).ravel() for d in _differences(rest)]
+        parts.append(x.mean())
+        means.append([g.mean() for g in guides])
+    constants = np.mean(parts) / 2 - np.mean(means, 0)
+    grain = float(np.median(np.concatenate(steps)))
+    return replace(colours, constants=tuple(float(c) for c in constants), grain=grain)
+
+
+def thickness(x, guides, spacing, ridge, power, grain=None, n_iter=6, n_step=30):
+    """guides times slowly varying gains about 1, see `ColourMap.layers`; by reweighted least squares.
+
+    grain : the usual |dx - dg|, in which the ridge is counted; by default that of this image.
+    """
     shape = x.shape
     knots = [_splines(n, spacing) for n in shape]
     x = x.astype(np.float32)
@@ -141,8 +163,9 @@ def thickness(x, guides, spacing, ridge, power, n_iter=6, n_step=30):
         return np.stack([knots[0].T @ (g * image) @ knots[1] for g in guides])
 
     y = _differences(target)
-    size = max(np.median(np.abs(np.concatenate([d.ravel() for d in y]))), 1e-9)
-    ridge = ridge * size**2
+    if grain is None:
+        grain = np.median(np.abs(np.concatenate([d.ravel() for d in y])))
+    ridge = ridge * max(grain, 1e-9) ** 2
     gain = np.zeros((len(guides), *(k.shape[1] for k in knots)), np.float32)
     weight = [np.ones_like(d) for d in y]
     for _ in range(n_iter):
@@ -194,10 +217,6 @@ def memberships(rgb, centres, width):
     distance = (c**2).sum(1)[:, None, None] - 2 * np.tensordot(c, rgb, 1)
     w = np.exp((distance.min(0) - distance) / np.float32(width**2))
     return w / w.sum(0)
-
-
-def _range(coefficients):
-    return np.percentile(coefficients, 5), np.percentile(coefficients, 95)
 
 
 def _pairs(images, scales):

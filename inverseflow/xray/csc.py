@@ -50,7 +50,10 @@ def separate_csc(x, rgb, dictionary, settings, rgb_back=None, watch=None, colour
         power=settings.thickness_power,
     )
     x = torch.from_numpy(np.ascontiguousarray(x / unit, np.float32))
-    guides = [torch.from_numpy(((g - g.mean()) / unit).astype(np.float32)) + x.mean() / 2 for g in guides]
+    guides = [
+        torch.from_numpy(((g + c) / unit).astype(np.float32))
+        for g, c in zip(guides, colours.constants, strict=False)
+    ]
     y = [guides[0], guides[1] if len(guides) > 1 else x - guides[0]]
     detail = Detail(x.shape, settings.smooth_px)
     codes = [Codes(dictionary.atoms, detail(sides[i]) if i < len(sides) else None, settings) for i in (0, 1)]
