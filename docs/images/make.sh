@@ -6,8 +6,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r Snakefile workflow profiles scripts config envs inverseflow resources "$work"
 light=results/lightfield
+xray=results/xray/overpainted
 (cd "$work" && snakemake --cores 2 --configfile "$OLDPWD/docs/images/painting.yaml" -- results/maxrf/painting/maps.png)
 (cd "$work" && snakemake --cores 2 -- $light/tissue/{volumes,em/traces}.png $light/psf/demo.png)
+(cd "$work" && snakemake --cores 2 -- $xray/{separation,registration}.png)
 python - "$work/results" docs/images <<'PYTHON'
 import sys
 from pathlib import Path
@@ -27,4 +29,9 @@ for name, (file, colours) in pictures.items():
         small = image.convert("RGB")
         small.thumbnail((1800, 1800), Image.Resampling.LANCZOS)
         small.quantize(colours, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
+for name in ("separation", "registration"):  # many greys: smaller as JPEG
+    with Image.open(source / f"xray/overpainted/{name}.png") as image:
+        small = image.convert("RGB")
+        small.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
+        small.save(target / f"{name}.jpg", quality=80, optimize=True)
 PYTHON
