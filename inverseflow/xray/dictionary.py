@@ -54,11 +54,17 @@ def learn(paintings, settings, output, code=None):
     """
     source = [str(p).rsplit("/", 2)[-2] for p in paintings] or "virtual paintings (synthetic)"
     windows = list(_windows(paintings, settings) if paintings else _virtual(settings))
+    if not windows:
+        names = ", ".join(map(str, paintings))
+        raise ValueError(
+            f"{names}: expected 64 x 64 pixels or more with x and rgb to learn from, got none; name other "
+            "samples, or none for virtual paintings"
+        )
     dictionary, curve = learn_from(windows, settings)
     values = {"atoms": dictionary.atoms} | {
         k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in vars(dictionary.colours).items()
     }
-    x, rgb = _virtual_painting(settings, len(DESIGNS) * len(PALETTES), 128)
+    x, rgb = windows[-1] if paintings else held_out(settings)
     card = {
         "learned_from": source,
         "n_window": len(windows),
@@ -118,6 +124,11 @@ def _patches(images, settings):
             y, x = (rng.integers(n - 63) for n in image.shape[-2:])
             batch.append(image[:, y : y + 64, x : x + 64])
         yield torch.stack(batch)
+
+
+def held_out(settings):
+    """x and rgb of a virtual painting not learned from; the card's figures are of it."""
+    return _virtual_painting(settings, len(DESIGNS) * len(PALETTES), 128)
 
 
 def _virtual(settings):
