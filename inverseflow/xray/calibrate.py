@@ -20,7 +20,7 @@ from inverseflow.core.stores import COMPRESSOR, resumable
 
 from .images import ImageError, open_image, open_mask
 from .register import register
-from .registration import Registration, warp
+from .registration import warp
 
 CHUNK = 512
 N_BINS = 65536
@@ -39,10 +39,10 @@ def calibrate(images, settings, store, engine, key):
     settings : CalibrateSettings; store : path; engine : of `core.compute`; key : digest of the inputs
 
     Returns (sizes, fit): sizes {"y", "x"}; fit, JSON values: scale, offset, polarity, share of the pixels
-    that are valid, and for every colour image its registration (`Registration.of`). Blocks are computed
-    through the engine: at most a few of 512 x 512 pixels per worker are in memory, besides the copies that
-    are registered and images in PNG or JPEG. Raises ImageError, RegistrationError before any block is
-    written.
+    that are valid, and for every colour image its registration (`registration.Registration.of`). Blocks are
+    computed through the engine: at most a few of 512 x 512 pixels per worker are in memory, besides the
+    copies that are registered and images in PNG or JPEG. Raises ImageError, RegistrationError before any
+    block is written.
     """
     images = dict(images)
     for role in _PATHS & images.keys():  # workers may have another working directory
@@ -251,8 +251,3 @@ def _write(path, images, fits, scale, offset, corner):
     if "cradle" in said:
         group["cradle"][rows, cols] = said["cradle"][rows, cols].values > 0
     return int(valid.sum())
-
-
-def registrations(fit):
-    """{role: Registration} of what `calibrate` returned."""
-    return {role: Registration.of(fit[role]) for role in ("rgb", "rgb_back") if role in fit}

@@ -21,8 +21,9 @@ class Registration:
     knots : (2, rows, columns) float64 or None, coefficients of the cubic B-spline `bend` (pixels), at
         p = (k - 1) spacing
     tiles : (tile, 6): row, column, remaining shift (rows, columns) in pixels of the radiograph, score, weight
-    quality : score, mirrored_score (None unless looked for), agreement (share of tiles that lie within 2
-        pixels of the fit), error_px (estimated), residual_px (robust rms of the tiles), method
+    quality : score, agreement (share of tiles that lie within 2 pixels of the fit), error_px (estimated),
+        residual_px (robust rms of the tiles); of fits that were looked for also search_score, flipped_score
+        (the best of the mirrored and turned picture) and mutual_information_nats
     mirrored : the colour image was mirrored left to right first, as the back of a panel is
     """
 

@@ -229,9 +229,9 @@ def detail(x, zoom=None):
 def atoms_figure(atoms, path, title="", n_column=16, curve=None):
     """Draw coupled atoms: of each, the radiograph's part in grey and below it the colours' part.
 
-    atoms (channel, atom, y, x), channels x, r, g, b; curve: objective over the iterations of learning, drawn
-    beside. Each part is scaled to its own largest magnitude, zero is mid-grey; sorted by the share of energy
-    that lies in the radiograph.
+    atoms (channel, atom, y, x), channels x, r, g, b; curve: objective over each batch of patches of the
+    learning (each is another part of the paintings), drawn beside. Each part is scaled to its own largest
+    magnitude, zero is mid-grey; sorted by the share of energy that lies in the radiograph.
     """
     atoms = np.asarray(atoms, float)
     energy = (atoms**2).sum((2, 3))
@@ -255,23 +255,8 @@ def atoms_figure(atoms, path, title="", n_column=16, curve=None):
     if curve is not None:
         ax = add_axes(fig, wide + 1.1, 0.6, 3.2, max(high, 2.4) - 0.4)
         ax.plot(np.arange(1, len(curve) + 1), curve, "k", lw=1.2)
-        ax.set_xlabel("iteration")
-        ax.set_ylabel("objective")
+        ax.set_xlabel("batch of patches")
+        ax.set_ylabel("objective over the batch")
         ax.tick_params(labelsize=8)
-    write_title(fig, title)
-    save(fig, path)
-
-
-def curves_figure(curves, path, title="", ylabel="objective"):
-    """Draw values over iterations, one line per name of `curves` (dict of name -> values)."""
-    fig = new_figure(5.5, 3.6)
-    ax = add_axes(fig, 0.9, 0.6, 4.3, 2.4)
-    for name, values in curves.items():
-        ax.plot(np.arange(len(values)), values, lw=1.2, label=name)
-    if all(np.min(values) > 0 for values in curves.values()):
-        ax.set_yscale("log")
-    ax.set_xlabel("iteration")
-    ax.set_ylabel(ylabel)
-    ax.legend(fontsize=8, frameon=False)
     write_title(fig, title)
     save(fig, path)

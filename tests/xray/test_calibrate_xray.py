@@ -9,8 +9,9 @@ from known_warps import known_map, photographed
 
 from inverseflow.core.compute import compute
 from inverseflow.xray import calibrate as module
-from inverseflow.xray.calibrate import attenuation, calibrate, registrations, srgb
+from inverseflow.xray.calibrate import attenuation, calibrate, srgb
 from inverseflow.xray.painting import TUNING, simulate, virtual_painting
+from inverseflow.xray.registration import Registration
 from inverseflow.xray.registration_figures import registration_figure
 from inverseflow.xray.settings import CalibrateSettings
 
@@ -61,7 +62,7 @@ def test_a_panel_painted_on_both_sides(painting, tmp_path):
     assert made["x"].attrs["scale"] == fit["scale"] and made["x"].attrs["pixel_um"] == 100
     valid = made["valid"].values
     assert valid.dtype == bool and 0.9 < valid.mean() == fit["valid"] < 1
-    assert registrations(fit)["rgb_back"].mirrored
+    assert Registration.of(fit["rgb_back"]).mirrored
     registration_figure(made, fit, tmp_path / "r.png", "both sides")
     first = (tmp_path / "r.png").read_bytes()
     registration_figure(made, fit, tmp_path / "r.png", "both sides")

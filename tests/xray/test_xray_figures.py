@@ -8,7 +8,6 @@ from matplotlib.image import imread
 
 from inverseflow.xray.separation_figures import (
     atoms_figure,
-    curves_figure,
     detail,
     separation_figure,
     thumbnail,
@@ -106,10 +105,8 @@ def test_detail_is_where_the_radiograph_varies_most_or_where_asked():
         detail(array, (990, 0, 30))
 
 
-def test_atoms_and_curves_are_drawn(tmp_path):
+def test_atoms_are_drawn(tmp_path):
     atoms = np.random.default_rng(3).standard_normal((4, 10, 5, 5))
     atoms[0, 3] = 0  # of colours only
     atoms_figure(atoms, tmp_path / "atoms.png", "atoms", curve=[3, 2, 1])
-    curves_figure({"objective": [3.0, 2.0, 1.5], "flat": [1.0, 1.0]}, tmp_path / "curves.png")
     assert colours(picture(tmp_path / "atoms.png")) > 100
-    assert colours(picture(tmp_path / "curves.png")) > 10
