@@ -166,13 +166,18 @@ def prepare(job):
             calibrate({"path": str(painting)}, CalibrateSettings(), images, engine, key)
         note.write_text(key)
     if job.shift_px or not job.back:
-        images = _changed(job, open_store(images).load(), folder)
+        images = _changed(
+            job, images, folder / f"shift{job.shift_px}{'' if job.back else '-front'}.zarr", key
+        )
     return painting, images
 
 
-def _changed(job, data, folder):
-    """Store of the images with shifted colours, or without those of the back."""
-    path = folder / f"shift{job.shift_px}{'' if job.back else '-front'}.zarr"
+def _changed(job, images, path, key):
+    """Store of the images with shifted colours, or without those of the back; made once."""
+    note = path.with_suffix(".key")
+    if note.is_file() and note.read_text() == key:
+        return path
+    data = open_store(images).load()
     if job.shift_px:
         columns = np.clip(np.arange(data.sizes["x"]) - job.shift_px, 0, None)
         data = data.assign(rgb=data["rgb"].copy(data=data["rgb"].values[..., columns]))
@@ -181,6 +186,7 @@ def _changed(job, data, folder):
     for array in data.variables.values():
         array.encoding = {}
     data.to_zarr(path, mode="w", consolidated=False)
+    note.write_text(key)
     return path
 
 
