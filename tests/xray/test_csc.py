@@ -54,6 +54,15 @@ def test_layers_are_nearer_the_truth_than_baselines(painting, separated):
     assert np.std(x - x1 - x2) < 0.1 * np.std(x)
 
 
+def test_colours_are_the_best_start(painting, dictionary, separated):
+    x, rgb, true1, _ = painting
+    (x1, _, curve), _ = separated
+    for start in (half(x), luminance(x, rgb)):
+        other, _, fall = separate_csc(x, rgb, dictionary, CscSettings(n_iter=8, tol=0), start=start)
+        assert (np.diff(fall) <= 0).all() and fall[-1] >= curve[-1]
+        assert correlation(x1, true1) > correlation(other, true1) > correlation(start, true1)
+
+
 def test_scale_and_constant_of_the_radiograph_go_through(painting, dictionary, separated):
     x, rgb, *_ = painting
     (x1, *_), _ = separated
