@@ -36,10 +36,9 @@ def separate_csc(x, rgb, dictionary, settings, rgb_back=None, watch=None, colour
     dictionary : `xray.dictionary.Dictionary`; settings : CscSettings
     watch : function (k, objective) called after every round
     colours : `ColourMap` of the whole image, when this is a tile of it; fitted to this one otherwise
-
     start : (y, x), x1 before the first round, the rest of x being x2; by default what the colours say. The
-        objective is convex in each layer, not in both: colours, grey, x/2 and Levin-Weiss end within 1 dB of each
-        other, the colours at the lowest objective (three tuning paintings).
+        objective is convex in each layer, not in both: colours, grey, x/2 and Levin-Weiss end within
+        1.1 dB of each other, the colours at the lowest objective (three tuning paintings).
 
     curve: the objective before the first round and after every round; it never rises, for a step that would
     raise it is not taken. Borders: reflected for colours and frame, periodic for the codes.
