@@ -10,11 +10,12 @@ def open_store(path):
 
 
 with job(snakemake) as run:
+    kind = "synthetic painting" if run.input.truth else run.params.origin
     separation_figure(
         open_store(run.input.images),
         {method: open_store(path) for method, path in zip(run.params.methods, run.input.layers)},
         run.output.separation,
         FiguresSettings(**run.params.settings),
         truth=open_store(run.input.truth) if run.input.truth else None,
-        title=f"{run.wildcards.sample} ({run.params.origin})",
+        title=f"{run.wildcards.sample} ({kind})",
     )
