@@ -95,5 +95,16 @@ def code_step(y, z, analysis, synthesis, threshold):
 
     y (batch, 1, y, x); z (batch, n, y * x) or None for zeros; analysis P1 (n, size^2), synthesis P2
     (size^2, n), threshold (a tensor without dimensions). Returns z in the same form, and P2 * z as y.
+    Without gradients z is overwritten: the codes of a tile are then in memory once.
     """
-    return _CodeStep.apply(y, z, analysis, synthesis, threshold)
+    if torch.is_grad_enabled():
+        return _CodeStep.apply(y, z, analysis, synthesis, threshold)
+    residual = y if z is None else y - synthesise(z, synthesis, y)
+    neighbours = columns(residual, isqrt(analysis.shape[1]))
+    if z is None:
+        z = _times(analysis, neighbours)
+    else:
+        z.baddbmm_(analysis.expand(len(z), -1, -1), neighbours)
+    del neighbours
+    torch.ops.aten.softshrink.out(z, float(threshold), out=z)
+    return z, synthesise(z, synthesis, y)

@@ -13,13 +13,13 @@ class Schedule:
     n_epoch: int
     learning_rate: float
     decoder_rate: float  # of the map from the visible layer to its colours, which starts from nothing
-    hold: float  # weight of the mean square of x1 - start
+    hold: float  # weight of the mean square of x1 minus that of the untrained network
     drop_every: int  # epochs, after which the rate is a tenth; 0: it falls as half a cosine
     most_patches: int  # of one epoch, drawn at random where there are more
 
 
 SCHEDULES = {
     "paper": Schedule(64, 16, 32, 120, 1e-3, 1e-3, 0.0, 40, 4096),
-    "tuned": Schedule(64, 32, 8, 8, 1e-4, 1e-2, 2.0, 0, 400),
-    "demo": Schedule(64, 32, 8, 3, 1e-4, 1e-2, 2.0, 0, 60),
+    "tuned": Schedule(64, 32, 8, 4, 1e-4, 1e-2, 8.0, 0, 400),
+    "demo": Schedule(64, 32, 8, 2, 1e-4, 1e-2, 8.0, 0, 60),
 }

@@ -227,7 +227,7 @@ class InferSettings(Settings):
         "it, cradle needs a cradle_mask, and all others but half need colours",
         min_length=1,
     )
-    tile: int = setting(1024, "pixels across a tile; the overlap comes on top", "pixels", ge=64)
+    tile: int = setting(640, "pixels across a tile; the overlap comes on top", "pixels", ge=64)
     levin_weiss: LevinWeissSettings = setting(LevinWeissSettings, "colour-weighted gradients")
     guided: GuidedSettings = setting(GuidedSettings, "local regression on the colours")
     csc: CscSettings = setting(CscSettings, "convolutional sparse coding")

@@ -31,6 +31,8 @@ from .tiles import read
 from .unfolded import Unfolded
 
 MAX_CURVE = 200
+SINGLE_SIDED_MU = (0.03, 0.12)  # an edge in both layers is most often the visible one's, so x2 gives way
+DOUBLE_SIDED_MU = (0.02, 0.02)
 
 
 def train(store, settings, weights, checkpoint=None, code="", where=None, dictionary=None):
@@ -80,6 +82,7 @@ def new_network(settings, double_sided):
         colours=settings.colours,
         start=settings.start,
         double_sided=double_sided,
+        mu=DOUBLE_SIDED_MU if double_sided else SINGLE_SIDED_MU,
         seed=settings.seed,
     )
 
@@ -112,6 +115,7 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
     others = [p for name, p in network.named_parameters() if not name.startswith("decoder")]
     rates = [schedule.learning_rate, schedule.decoder_rate]
     optimiser = torch.optim.Adam([{"params": others}, {"params": decoder}], lr=rates[0])
+    held_all = untrained(network, patches, schedule.batch, where) if schedule.hold else None
     average, curves = Average(network, settings.average), Curves()
     state = {"network": network, "optimiser": optimiser, "average": average}
     n_batch = -(-len(patches) // schedule.batch)
@@ -124,14 +128,13 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
     for step in progress(range(first, end), "train unfolded"):
         epoch, number = divmod(step, n_batch)
         order = step_rng(settings.seed, 1, epoch).permutation(len(patches))
-        x, rgb, rgb_back, valid, start = patches.batch(
-            order[number * schedule.batch :][: schedule.batch], where
-        )
+        numbers = torch.from_numpy(order[number * schedule.batch :][: schedule.batch])
+        x, rgb, rgb_back, valid, start = patches.batch(numbers, where)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * share_of_rate(schedule, step, n_batch)
         layers = network(x, rgb, rgb_back, start)
         seen_back = None if rgb_back is None else network.seen(rgb_back)
-        held = start if schedule.hold else None
+        held = None if held_all is None else held_all[numbers].to(where)
         terms = separation_losses(layers, x, network.seen(rgb), seen_back, valid, held)
         loss = sum(scale[name] * term for name, term in terms.items())
         optimiser.zero_grad(set_to_none=True)
@@ -143,6 +146,16 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
         if checkpoint and ((step + 1) % settings.checkpoint_every == 0 or step + 1 == end):
             save_checkpoint(checkpoint, key, step + 1, state, curves)
     return average.values if settings.average else network.state_dict(), curves
+
+
+@torch.no_grad()
+def untrained(network, patches, batch, where):
+    """x1 of the patches (n, 1, p, p) by the network as it is."""
+    found = []
+    for numbers in torch.arange(len(patches)).split(batch):
+        x, rgb, rgb_back, _, start = patches.batch(numbers, where)
+        found.append(network.layers_of(x, rgb, rgb_back, start)[0].cpu())
+    return torch.cat(found)
 
 
 def share_of_rate(schedule, step, n_batch):
@@ -194,7 +207,6 @@ class Patches:
 
     def batch(self, numbers, where):
         """(x, rgb, rgb_back, valid, start) of these patches on a device."""
-        numbers = torch.as_tensor(numbers)
         return tuple(None if t is None else t[numbers].to(where) for t in self.parts)
 
 

@@ -81,6 +81,14 @@ def test_an_untrained_layer_is_one_step_of_the_solver(n_back):
         assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()  # 1e-6 was seen: float32
 
 
+def test_without_gradients_the_numbers_are_the_same():
+    network = Unfolded(n_layer=3, n_filter=5)
+    x, rgb = torch.rand(2, 1, 20, 24), torch.rand(2, 3, 20, 24)
+    with_gradients = network.layers_of(x, rgb)
+    with torch.no_grad():
+        assert all(map(torch.equal, network.layers_of(x, rgb), with_gradients))
+
+
 def test_it_has_the_size_of_the_published_network():
     network = Unfolded(decoder="nonlinear", colours="luminance")
     decoder = sum(p.numel() for p in network.decoder.parameters())
