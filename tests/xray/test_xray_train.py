@@ -19,7 +19,11 @@ from inverseflow.xray.train import Patches, fit, load_guide, load_network, new_n
 
 TINY = schedules.Schedule(32, 16, 8, 3, 2e-3, 2e-3, 1.0, 0, 20)
 PRIOR = ColourPrior(
-    np.random.default_rng(0).random((8, 3)), np.asarray(0.3), np.linspace(0, 1, 8), 0.1 * np.eye(8), np.asarray(1.0)
+    np.random.default_rng(0).random((8, 3)),
+    np.asarray(0.3),
+    np.linspace(0, 1, 8),
+    0.1 * np.eye(8),
+    np.asarray(1.0),
 )
 SMALL = {"n_layer": 2, "n_filter": 6, "schedule": "demo"}
 
