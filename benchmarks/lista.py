@@ -46,7 +46,7 @@ MANY = 300  # iterations of ISTA and FISTA that are looked at
 class Dense:
     """Measurements of sparse codes by a Gaussian matrix."""
 
-    case, threshold, rate = "dense 64 x 256", 0.1, 2e-3
+    case, threshold, rate = "dense 64 x 256", 0.1, 5e-3
 
     def __init__(self, seed, n_test=1000):
         matrix = np.random.default_rng(seed).standard_normal((64, 256))
@@ -70,7 +70,7 @@ class Dense:
 class Photographs:
     """Photographs less their local mean, and atoms learned from some of them."""
 
-    case, threshold, rate = "convolutional 8 x 8 x 32", 0.05, 2e-3
+    case, threshold, rate = "convolutional 8 x 8 x 32", 0.05, 1e-2
     n_test = 96
 
     def __init__(self, seed):
@@ -217,7 +217,7 @@ def main():
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     rows, curves = [], {}
-    for kind, problem, n_step in (("dense", Dense, 600), ("convolutional", Photographs, 300)):
+    for kind, problem, n_step in (("dense", Dense, 600), ("convolutional", Photographs, 250)):
         depths = (4,) if quick else LAYERS[kind]
         for seed in SEEDS[: 1 if quick else None]:
             found, drawn = measure(problem(seed), depths, 50 if quick else n_step, seed)

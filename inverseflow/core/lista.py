@@ -32,9 +32,8 @@ from .training import (
 )
 
 FORMS = ("steps", "coupled", "untied")
-NUMBERS_RATE = 50.0  # rate of log_step and log_threshold, as a multiple of that of the filters
-GRADIENT_LIMIT = 0.01  # a few times what is usual: a steep place weighs no more than others
-THROWN_BACK = 3.0  # a loss that is as many times the least so far, or not finite, is not followed
+NUMBERS_RATE = 10.0  # rate of log_step and log_threshold, as a multiple of that of the filters
+N_CHECK = 20  # times in a training that the averaged weights are tried on measurements held out
 
 
 class Matrix(LinearOperator):
@@ -72,8 +71,8 @@ class Lista(nn.Module):
     boundary : of convolutions, "circular" or "zero"
     step : of the untrained layers; 1/||D||^2 unless given, of convolutions on a grid 16 atoms wide
 
-    `log_step` and `log_threshold` (n_layer,) are natural logarithms of factors on steps and thresholds; 0
-    until trained. Raises ValueError for what does not fit.
+    `log_step` and `log_threshold` are natural logarithms of factors on steps and thresholds, of a layer or,
+    in the other forms, of each code of a layer; 0 until trained. Raises ValueError for what does not fit.
     """
 
     def __init__(
@@ -105,8 +104,9 @@ class Lista(nn.Module):
         self.step = 1 / self.operator_for(None).norm_squared() if step is None else float(step)
         self.register_buffer("ista_step", torch.full((), self.step, **kind))
         self.register_buffer("ista_shrinkage", torch.full((), self.step * self.threshold, **kind))
-        self.log_step = nn.Parameter(torch.zeros(n_layer, **kind))
-        self.log_threshold = nn.Parameter(torch.zeros(n_layer, **kind))
+        per_code = () if form == "steps" else (dictionary.shape[1], *[1] * (dictionary.ndim - 2))
+        self.log_step = nn.Parameter(torch.zeros(n_layer, *per_code, **kind))
+        self.log_threshold = nn.Parameter(torch.zeros(n_layer, *per_code, **kind))
         if form != "steps":
             self.analysis = nn.Parameter(self.dictionary.repeat(n_layer, *[1] * dictionary.ndim))
         if form == "untied":
@@ -156,9 +156,9 @@ def train_lista(
     network,
     draw,
     n_step=1000,
-    rate=2e-3,
+    rate=5e-3,
     seed=0,
-    every_layer=0.0,
+    every_layer=0.1,
     average=0.99,
     checkpoint=None,
     key="",
@@ -169,7 +169,8 @@ def train_lista(
 
     Parameters
     ----------
-    network : Lista, changed in place; it ends with the averaged weights
+    network : Lista, changed in place; it ends with those averaged weights that did best on measurements held
+        out, as it was if none did better
     draw(rng) : measurements y (batch, ...) of a step, from its numpy Generator
     n_step, rate : steps of Adam and their highest rate
     every_layer : share in [0, 1] of the loss that is the mean cost of all layers rather than of the last
@@ -177,46 +178,57 @@ def train_lista(
     checkpoint : file from which an interrupted training goes on, and which it keeps; key : what it belongs to
     stop_after : steps of this call (a test of resuming)
 
-    Returns `Curves` of the loss, the cost after the last layer, both as shares of 0.5 ||y||^2, and the norm
-    of the gradient. The same seed gives the same weights, resumed or not. Raises CheckpointError when the
-    checkpoint belongs to another training.
+    Returns `Curves` of the loss, the cost after the last layer (`cost`, and now and then `held_out` with the
+    averaged weights), all as shares of 0.5 ||y||^2, and the norm of the gradient. The same seed gives the
+    same weights, resumed or not. Raises CheckpointError when the checkpoint belongs to another training.
     """
     numbers = [network.log_step, network.log_threshold]
     filters = [p for p in network.parameters() if not any(p is n for n in numbers)]
     groups = [{"params": filters, "times": 1.0}, {"params": numbers, "times": NUMBERS_RATE}]
     optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=rate)
-    mean, curves = Average(network, average), Curves()
-    state = {"network": network, "optimiser": optimiser, "average": mean}
+    mean, best, curves = Average(network, average), Average(network), Curves()
+    state = {"network": network, "optimiser": optimiser, "average": mean, "best": best}
     start = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
     end = n_step if stop_after is None else min(n_step, start + stop_after)
-    least = min((row["loss"] for row in curves.rows), default=float("inf"))
+    held_out = [draw(step_rng(seed, step)) for step in range(n_step, n_step + 4)]
+    least = share_of(network, best.values, held_out)
     for step in progress(range(start, end), f"train lista {network.form}"):
         for group in optimiser.param_groups:
             group["lr"] = rate * group["times"] * warmup_cosine(step, n_step)
-        y = draw(step_rng(seed, step))
-        shares = layer_costs(network, y, network.n_layer if every_layer else 1)
-        loss = (1 - every_layer) * shares[-1] + every_layer * sum(shares) / len(shares)
-        row = {"loss": loss, "cost": shares[-1]}
-        if loss.item() < THROWN_BACK * least:
-            least = min(least, loss.item())
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            row["gradient"] = clip_gradients(network, GRADIENT_LIMIT)
-            optimiser.step()
-            mean.update(network)
-        else:  # a step went too far: back to the averaged weights
-            network.load_state_dict(mean.values)
-            optimiser.state.clear()
+        shares = layer_shares(network, draw(step_rng(seed, step)), network.n_layer if every_layer else 1)
+        loss = (1 - every_layer) * shares[-1].mean() + every_layer * torch.stack(shares).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        row = {"gradient": clip_gradients(network, 1.0), "loss": loss, "cost": shares[-1].mean()}
+        optimiser.step()
+        mean.update(network)
+        if (step + 1) % max(n_step // N_CHECK, 1) == 0 or step + 1 == n_step:
+            row["held_out"] = share_of(network, mean.values, held_out)
+            if row["held_out"] < least:
+                least = row["held_out"]
+                best.load_state_dict(mean.state_dict())
         curves.add(step, **row)
         if checkpoint and ((step + 1) % save_every == 0 or step + 1 == end):
             save_checkpoint(checkpoint, key, step + 1, state, curves)
-    network.load_state_dict(mean.values)
+    network.load_state_dict(best.values)
     return curves
 
 
-def layer_costs(network, y, n_last):
-    """Mean cost after each of the last layers, as a share of 0.5 ||y||^2, so that all y weigh the same."""
-    first, costs = network.n_layer - n_last, []
-    unit = 0.5 * y.double().square().flatten(1).sum(1).clamp_min(1e-12)
-    network(y, watch=lambda k, x: costs.append((network.cost(x, y) / unit).mean()) if k >= first else None)
-    return costs
+@torch.no_grad()
+def share_of(network, values, held_out):
+    """Mean share of `layer_shares` after the last layer, of the network with these values of its weights."""
+    shares = [(network.cost(torch.func.functional_call(network, values, (y,)), y), y) for y in held_out]
+    return float(torch.cat([cost / unit_cost(y) for cost, y in shares]).mean())
+
+
+def unit_cost(y):
+    """0.5 ||y||^2, the cost of codes zero: (batch,)."""
+    return 0.5 * y.double().square().flatten(1).sum(1).clamp_min(1e-12)
+
+
+def layer_shares(network, y, n_last):
+    """Cost after each of the last layers as a share of 0.5 ||y||^2, of codes zero: a list of (batch,)."""
+    first, shares = network.n_layer - n_last, []
+    unit = unit_cost(y)
+    network(y, watch=lambda k, x: shares.append(network.cost(x, y) / unit) if k >= first else None)
+    return shares
