@@ -1,5 +1,10 @@
 """Training of the unfolded network: no labels, resumed bit for bit, weights and card."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +22,7 @@ from inverseflow.xray.losses import separation_losses
 from inverseflow.xray.settings import InferSettings, TrainSettings
 from inverseflow.xray.train import Patches, fit, load_guide, load_network, new_network, reflected, train
 
+ROOT = Path(__file__).parents[2]
 TINY = schedules.Schedule(32, 16, 8, 3, 2e-3, 2e-3, 1.0, 0, 20)
 PRIOR = ColourPrior(
     np.random.default_rng(0).random((8, 3)),
@@ -135,3 +141,29 @@ def test_losses_are_zero_for_a_perfect_separation_and_follow_trust():
     wrong[..., :8] += 5
     terms = separation_losses((x1, x2, colours, None), wrong, colours, weight=weight)
     assert float(terms["mix"]) == 0
+
+
+def test_a_training_that_was_shot_goes_on_bit_for_bit(tmp_path):
+    """SIGKILL in the middle, in a process of its own; then the same bits as without."""
+    painting((96, 100)).to_zarr(tmp_path / "images.zarr", consolidated=False)
+    settings = '{"schedule": "tuned", "start": "luminance", "n_filter": 8, "checkpoint_every": 1}'
+    code = (
+        "import sys, json, torch; torch.set_num_threads(1)\n"
+        "from inverseflow.xray.settings import TrainSettings\n"
+        "from inverseflow.xray.train import train\n"
+        "train(sys.argv[1], TrainSettings(**json.loads(sys.argv[3])), sys.argv[2], where='cpu')"
+    )
+    found = []
+    for name in ("straight", "shot"):
+        weights = tmp_path / f"{name}.safetensors"
+        command = [sys.executable, "-c", code, tmp_path / "images.zarr", weights, settings]
+        checkpoint = weights.with_name(f"{weights.name}.checkpoint")
+        if name == "shot":
+            first = subprocess.Popen(command, cwd=ROOT)
+            while not checkpoint.exists() and first.poll() is None:
+                time.sleep(0.01)
+            first.kill()
+            assert first.wait() == -9 and checkpoint.exists() and not weights.exists()
+        subprocess.run(command, cwd=ROOT, check=True)
+        found.append(weights.read_bytes())
+    assert found[0] == found[1]
