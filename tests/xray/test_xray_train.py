@@ -146,7 +146,9 @@ def test_losses_are_zero_for_a_perfect_separation_and_follow_trust():
 def test_a_training_that_was_shot_goes_on_bit_for_bit(tmp_path):
     """SIGKILL in the middle, in a process of its own; then the same bits as without."""
     painting((96, 100)).to_zarr(tmp_path / "images.zarr", consolidated=False)
-    settings = '{"schedule": "tuned", "start": "luminance", "n_filter": 8, "checkpoint_every": 1}'
+    settings = (
+        '{"schedule": "tuned", "start": "luminance", "n_layer": 2, "n_filter": 8, "checkpoint_every": 1}'
+    )
     code = (
         "import sys, json, torch; torch.set_num_threads(1)\n"
         "from inverseflow.xray.settings import TrainSettings\n"
