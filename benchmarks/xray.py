@@ -15,13 +15,14 @@ colours moved along x against the radiograph, as by a wrong registration. Double
 with the colours of the back and without. published: the network with start, colours, decoder and schedule
 (120 epochs) of the paper; published_linear: with a linear decoder of all colours.
 
-python -m benchmarks.xray [--processes N] [--only TEXT] [--methods A,B]     hours; finished runs are kept
+python -m benchmarks.xray [--processes N] [--only TEXT] [--methods A,B] [--finished]     hours; runs are kept
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -345,11 +346,12 @@ def main():
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", default="", help="jobs whose name holds this text")
     parser.add_argument("--methods", default="", help="methods, with commas; all by default")
+    parser.add_argument("--finished", action="store_true", help="run nothing: the table of what is there")
     options = parser.parse_args()
     methods = set(filter(None, options.methods.split(",")))
     wanted = [job for job in jobs() if options.only in job.name and (not methods or job.method in methods)]
     results = {job: found for job in wanted if (found := cached(job))}
-    todo = [job for job in wanted if job not in results]
+    todo = [] if options.finished else [job for job in wanted if job not in results]
     print(f"{len(results)} of {len(wanted)} are there", flush=True)
     for job in dict.fromkeys(dataclasses.replace(job, method="") for job in todo):
         prepare(job)
@@ -367,6 +369,8 @@ def main():
     results = {job: results[job] for job in wanted if job in results}
     if stale := [job.name for job, found in results.items() if found["code"] != code_of(job)]:
         print("made by other code; delete them to run them again:", *stale, sep="\n  ")
+    if not results:
+        sys.exit("nothing is finished; run it without --finished first")
     rows = table(results)
     pictures(results)
     if options.only or methods:
