@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from inverseflow.core.provenance import ROOT
 from inverseflow.core.settings import ConfigError, Settings, expand_variables, setting, table, validate
-from inverseflow.settings import Config, generated, main
+from inverseflow.settings import MODALITIES, Config, generated, main
 
 
 class Fit(Settings):
@@ -119,7 +119,7 @@ def test_shipped_configurations_are_valid(file):
         }
 
     found = json.loads(json.dumps(validate(merge(config, overlay), Config).model_dump(mode="json")))
-    modalities = [found[name] for name in ("maxrf", "lightfield") if found[name]]
+    modalities = [found[name] for name in MODALITIES if found[name]]
     assert modalities and all(block["samples"] for block in modalities)
 
 
