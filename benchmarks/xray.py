@@ -309,8 +309,9 @@ def _margins(found):
             margin = (psnr[method] - base).dropna()
             for case, values in margin.groupby(level="case", sort=False):
                 rows.append((case, method, text, getattr(values, reduce)(), "dB", len(values), ""))
-            if len(margin):
-                rows.append(("all paintings", method, text, getattr(margin, reduce)(), "dB", len(margin), ""))
+            fair = margin[~margin.index.get_level_values("case").str.contains("double-sided")]
+            if len(fair):  # of double-sided panels the baselines do not see the back
+                rows.append(("all single-sided", method, text, getattr(fair, reduce)(), "dB", len(fair), ""))
     return rows
 
 

@@ -35,6 +35,7 @@ import yaml  # noqa: E402
 from benchmarks.core import ROOT, write_results  # noqa: E402
 from inverseflow.core.compute import compute  # noqa: E402
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title  # noqa: E402
+from inverseflow.core.provenance import code_digest  # noqa: E402
 from inverseflow.core.settings import expand_variables  # noqa: E402
 from inverseflow.core.stores import key_of  # noqa: E402
 from inverseflow.xray.calibrate import calibrate  # noqa: E402
@@ -67,7 +68,8 @@ def separated(name, config, folder):
     for role in ("path", "rgb", "rgb_back", "cradle_mask"):
         if role in said:
             said[role] = expand_variables(said[role], role)
-    key = key_of(said, config.calibrate.model_dump(mode="json"), time.time_ns())
+    settings = [part.model_dump(mode="json") for part in (config.calibrate, config.train, config.infer)]
+    key = key_of(said, settings, code_digest(ROOT / "scripts" / "xray" / "infer.py"))
     images, layers, seconds = folder / name / "calibrated.zarr", {}, {}
     with compute("threads", threads=1) as engine:
         start = time.process_time()
@@ -77,16 +79,24 @@ def separated(name, config, folder):
         for method in [m for m in methods if m != "csc" or DICTIONARY.is_file()]:
             start, network = time.process_time(), None
             if method == "unfolded":
-                from inverseflow.xray.train import train
-
-                network = folder / name / "network.safetensors"
-                train(open_store(images).load(), config.train, network)
+                network = trained(folder / name / "network.safetensors", open_store(images), config.train)
             store = folder / name / f"{method}.zarr"
             dictionary = DICTIONARY if method == "csc" else None
             infer(images, method, config.infer, store, engine, key, network=network, dictionary=dictionary)
             layers[method] = open_store(store)
             seconds[method] = time.process_time() - start
     return open_store(images), layers, seconds, fit.get("rgb", {}).get("quality", {})
+
+
+def trained(network, images, settings):
+    """The network of a painting, kept from an earlier run with these settings; a killed training goes on."""
+    from inverseflow.core.weights import read_card
+    from inverseflow.xray.train import train
+
+    wanted = settings.model_dump(mode="json")
+    if not (network.is_file() and read_card(network)["settings"] == wanted):
+        train(images.load(), settings, network, code=code_digest(ROOT / "scripts" / "xray" / "train.py"))
+    return network
 
 
 # ---------------------------------------------------------------- the cradle

@@ -26,10 +26,10 @@ def test_margin_is_over_the_best_baseline_of_the_same_painting():
     rows = table(results()).set_index(["metric", "case", "method"])["value"]
     assert rows["PSNR over the best baseline, mean", "a on b", "csc"] == pytest.approx(3)
     assert rows["PSNR over the best baseline, least", "c on d", "csc"] == pytest.approx(0.5)
-    assert rows["PSNR over the best baseline, mean", "all paintings", "csc"] == pytest.approx(
+    assert rows["PSNR over the best baseline, mean", "all single-sided", "csc"] == pytest.approx(
         (3 + 3 + 3 + 0.5) / 4
     )
-    assert rows["PSNR over guided, mean", "all paintings", "csc"] == pytest.approx(2)
+    assert rows["PSNR over guided, mean", "all single-sided", "csc"] == pytest.approx(2)
 
 
 def test_values_are_means_over_seeds_with_their_spread_and_shifts_are_cases_of_their_own():
