@@ -1,0 +1,1 @@
+"""Image restoration: learned denoisers, invertible lifting networks, plug-and-play solvers."""
