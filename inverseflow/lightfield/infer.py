@@ -6,7 +6,6 @@ float64. So the store is the same, bit for bit, for any number of workers, and a
 
 import logging
 import os
-import threading
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import zarr
 
+from inverseflow.core.compute import BuiltOnce
 from inverseflow.core.progress import progress
 from inverseflow.core.stores import resumable
 from inverseflow.core.training import device
@@ -28,7 +28,6 @@ from .volume_store import PROJECTIONS, create, kept_range, largest_over_frame
 SAVE_EVERY_S = 5.0  # between two notes of what is finished, at least,
 SAVE_SHARE = 0.05  # and of the time that they may take, at most
 _log = logging.getLogger(__name__)
-_building = threading.Lock()
 
 
 def infer(movie, calibration, psf, network, method, settings, store, engine, key):
@@ -118,7 +117,7 @@ def _check(method, calibration, optics, network):
 
 
 @dataclass(eq=False)
-class Blocks:
+class Blocks(BuiltOnce):
     """Reconstructs blocks of frames; the first block in each process builds operator and network,
     on the GPU where there is one."""
 
@@ -130,27 +129,22 @@ class Blocks:
     settings: object
     store: str
 
-    def __getstate__(self):
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+    def build(self):
+        """(Task, card of the network or None)."""
+        psf, calibration, s = _psf(self.psf), self.calibration, self.settings
+        A = LightField.of(psf, calibration, s.margin_lenslets, getattr(torch, s.dtype)).to(device())
+        network, card = self.network, None
+        if isinstance(network, (str, os.PathLike)):
+            from .networks import load_network
 
-    @property
-    def task(self):
-        with _building:
-            if "_task" not in self.__dict__:
-                psf, calibration, s = _psf(self.psf), self.calibration, self.settings
-                A = LightField.of(psf, calibration, s.margin_lenslets, getattr(torch, s.dtype)).to(device())
-                network, self._card = self.network, None
-                if isinstance(network, (str, os.PathLike)):
-                    from .networks import load_network
-
-                    network, self._card = load_network(network, psf.optics)
-                network = network.to(device()) if hasattr(network, "to") else network
-                self._task = Task(A, s, network, calibration.trust, psf.optics)
-            return self._task
+            network, card = load_network(network, psf.optics)
+        network = network.to(device()) if hasattr(network, "to") else network
+        return Task(A, s, network, calibration.trust, psf.optics), card
 
     def _score(self, x, y):
         """How far frames lie outside of the network's training (T,), NaN where nothing is known of it."""
-        table = (self._card or {}).get("distribution")
+        task, card = self.built
+        table = (card or {}).get("distribution")
         if not table:
             return np.nan
         from .distribution import READ_NOISE, scores
@@ -159,13 +153,13 @@ class Blocks:
         gain = camera.get("gain_counts_per_photon") or 1.0
         noise = camera.get("read_noise_counts")
         noise = READ_NOISE if noise is None else noise / gain
-        return scores(table, self.task.A, x / gain, y / gain, self.task.mask, noise)
+        return scores(table, task.A, x / gain, y / gain, task.mask, noise)
 
     def __call__(self, block):
         """Write the kept volumes of frames [first, end); return sums, projections and residuals."""
         first, end = block
         frames, bad = _read(self.movie[first:end])
-        task, good = self.task, ~bad
+        (task, _), good = self.built, ~bad
         volume = np.full((end - first, *task.A.in_shape), np.nan, np.float32)
         residual = np.full(end - first, np.nan, np.float32)
         score = residual.copy()

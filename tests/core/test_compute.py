@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 
 import dask.array as da
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import threadpoolctl
 
 from inverseflow.core import progress as progress_module
-from inverseflow.core.compute import compute
+from inverseflow.core.compute import BuiltOnce, compute
 from inverseflow.core.progress import progress
 from inverseflow.core.provenance import ROOT
 
@@ -171,6 +172,31 @@ with compute("local", 1, 2000) as engine:
 def test_local_workers_keep_the_memory_that_arrays_use_again():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=ROOT)
     assert int(done.stdout) < 10_000, done.stderr  # 60,000 and more when Dask has its way
+
+
+@dataclass(eq=False)
+class Shifted(BuiltOnce):
+    """Adds what it builds; a lock cannot be sent to a worker."""
+
+    by: int
+
+    def build(self):
+        return threading.Lock(), [self.by]
+
+    def __call__(self, item):
+        lock, shift = self.built
+        with lock:
+            return item + shift[0], os.getpid(), id(shift)
+
+
+@pytest.mark.parametrize("where", ["threads", "local"])
+def test_what_cannot_be_sent_is_built_once_in_each_process(where):
+    shifted = Shifted(10)
+    assert shifted(0)[0] == 10  # built here already: only the fields travel
+    with compute(where, 2) as engine:
+        found = list(engine.map(shifted, range(12)))
+    assert [value for value, *_ in found] == list(range(10, 22))
+    assert len({built for _, _, built in found}) <= len({process for _, process, _ in found}) <= 2
 
 
 def test_progress_logs_lines_when_there_is_no_terminal(monkeypatch, caplog):
