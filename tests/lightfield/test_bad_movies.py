@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from bad_inputs import BadInputs
 from lenslet_frames import camera, even_field, lattice
 
 from inverseflow.core.settings import ConfigError, validate
@@ -30,17 +31,7 @@ MICROSCOPE = {
     "z_min_um": -10,
     "z_max_um": 10,
 }
-CASES = {}
-
-
-def bad(name, message):
-    """One row of the table: the function makes the input and opens, checks or calibrates it."""
-
-    def add(make):
-        CASES[name] = (make, message)
-        return make
-
-    return add
+bad = BadInputs()
 
 
 def optics(**changes):
@@ -404,9 +395,9 @@ def _(tmp):
     return validate({"max_pitch_error": -1}, CalibrateSettings)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", bad)
 def test_message(tmp_path, name):
-    make, message = CASES[name]
+    make, message = bad[name]
     with pytest.raises(ValueError, match=message) as caught:
         make(tmp_path)
     assert isinstance(caught.value, ConfigError) or "\n" not in str(caught.value)

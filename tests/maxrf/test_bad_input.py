@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from bad_inputs import BadInputs
 
 from inverseflow.maxrf.export import export
 from inverseflow.maxrf.read import ScanError, check_map, count_saturated, open_scan
@@ -21,17 +22,7 @@ from inverseflow.maxrf.read import ScanError, check_map, count_saturated, open_s
 from .test_export import make_maps
 from .test_read import cube, write_edf_lines, write_larch, write_pmca, write_ripple
 
-MESSAGES = {}
-
-
-def bad(name, message):
-    """One row of the table: the function makes the input and opens (or computes) it."""
-
-    def add(make):
-        MESSAGES[name] = (make, message)
-        return make
-
-    return add
+bad = BadInputs()
 
 
 def edited(folder, old, new, counts=None):
@@ -508,9 +499,9 @@ def mca_folder(tmp, leave_out=None):
     return folder
 
 
-@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize("name", bad)
 def test_bad_input(tmp_path, name):
-    make, message = MESSAGES[name]
+    make, message = bad[name]
     with pytest.raises(ScanError, match=message):
         make(tmp_path)
 

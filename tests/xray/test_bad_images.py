@@ -12,28 +12,19 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from bad_inputs import BadInputs
 from PIL import Image
 
 from inverseflow.core.compute import compute
+from inverseflow.core.images import image_files, open_image, open_mask
 from inverseflow.core.settings import ConfigError, validate
 from inverseflow.xray.calibrate import calibrate
-from inverseflow.xray.images import image_files, open_image, open_mask
 from inverseflow.xray.painting import TUNING, virtual_painting
 from inverseflow.xray.settings import CalibrateSettings, XraySettings
 
 GREY = np.random.default_rng(0).integers(50, 65000, (60, 80)).astype(np.uint16)
 COLOUR = np.random.default_rng(1).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-CASES = {}
-
-
-def bad(name, message):
-    """One row of the table: the function makes the input and opens or calibrates it."""
-
-    def add(make):
-        CASES[name] = (make, message)
-        return make
-
-    return add
+bad = BadInputs()
 
 
 def written(path, pixels, channels=1, **options):
@@ -420,9 +411,9 @@ def _(tmp):
     return validate({"low_percent": 60}, CalibrateSettings)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", bad)
 def test_message(tmp_path, name):
-    make, message = CASES[name]
+    make, message = bad[name]
     with pytest.raises(ValueError, match=message) as caught:
         make(tmp_path)
     assert isinstance(caught.value, ConfigError) or "\n" not in str(caught.value)
