@@ -1,0 +1,171 @@
+"""WINNet: an invertible lifting network whose detail channels are denoised by unfolded sparse coding.
+
+    (c, d) = lift(x);   d <- S g,  g = CLISTA(d);   x = lift^-1(c, d)
+
+Prediction and update are networks of separable convolutions with noise-adaptive soft thresholds; the next
+level takes the coarse channel of the one before, and the last coarse channel is left as it is.
+Source: Huang & Dragotti, "WINNet: Wavelet-Inspired Invertible Network for Image Denoising", IEEE TIP 31
+(2022), arXiv:2109.06381.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, pad, softplus
+
+from inverseflow.core.lifting import Lifting, LiftingNetwork, LiftingStep, make_split
+
+SIGMA_UNIT = 50 / 255  # thresholds are in units of softplus(theta) at this noise level
+
+
+class NoiseThreshold(nn.Module):
+    """Soft threshold of every channel by softplus(theta) sigma / (50/255), softplus of sharpness 20."""
+
+    def __init__(self, n_channel):
+        super().__init__()
+        self.theta = nn.Parameter(-0.1 * torch.rand(n_channel))
+
+    def forward(self, x, sigma):
+        """x (batch, channel, y, x), sigma (batch, 1, 1, 1) or number on the 0..1 scale."""
+        threshold = softplus(self.theta, beta=20).view(1, -1, 1, 1) * (sigma / SIGMA_UNIT)
+        clipped = torch.clamp(x, -threshold, threshold)
+        return x - clipped if torch.is_grad_enabled() else x.sub_(clipped)
+
+
+def convolution(n_in, n_out, size, dilation=1, groups=1):
+    layer = nn.Conv2d(n_in, n_out, size, padding="same", dilation=dilation, groups=groups, bias=False)
+    nn.init.kaiming_uniform_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
+
+
+class Separable(nn.Module):
+    """Convolution of every channel by itself (5 x 5), then mixing of channels (1 x 1).
+
+    margin : border pixels set to zero between the two, which the released network has where it dilates.
+    """
+
+    def __init__(self, n_channel, dilation, margin=0):
+        super().__init__()
+        self.each = convolution(n_channel, n_channel, 5, dilation, groups=n_channel)
+        self.mix = convolution(n_channel, n_channel, 1)
+        self.margin = margin
+
+    def forward(self, x):
+        x = self.each(x)
+        if m := self.margin:
+            x = pad(x[..., m:-m, m:-m], (m, m, m, m))
+        return self.mix(x)
+
+    def kernel(self):
+        """The two as one kernel (out, in, y, x)."""
+        return self.mix.weight * self.each.weight[None, :, 0]
+
+
+class Block(nn.Module):
+    """ST(x + B ST(A x)), A and B separable."""
+
+    def __init__(self, n_channel, dilation, margin):
+        super().__init__()
+        self.first, self.second = (Separable(n_channel, dilation, margin) for _ in range(2))
+        self.first_threshold, self.second_threshold = (NoiseThreshold(n_channel) for _ in range(2))
+
+    def forward(self, x, sigma):
+        inner = self.first_threshold(self.first(x), sigma)
+        inner = self.second(inner)
+        inner = inner + x if torch.is_grad_enabled() else inner.add_(x)
+        return self.second_threshold(inner, sigma)
+
+
+class LiftingNet(nn.Module):
+    """Predict or update, n_in channels -> n_out; untrained it gives 0: untrained lifting is the split."""
+
+    def __init__(self, n_in, n_out, width, n_block, dilation=1, margin=0):
+        super().__init__()
+        self.first = convolution(n_in, width, 3, dilation)
+        self.threshold = NoiseThreshold(width)
+        self.blocks = nn.ModuleList(Block(width, dilation, margin) for _ in range(n_block))
+        self.last = convolution(width, n_out, 3, dilation)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x, sigma):
+        x = self.threshold(self.first(x), sigma)
+        for block in self.blocks:
+            x = block(x, sigma)
+        return self.last(x)
+
+
+class Clista(nn.Module):
+    """Convolutional learned ISTA with shared filters: g <- ST_t(g + A(x - S g)), from g = A x; gives S g."""
+
+    def __init__(self, n_channel, n_code, n_iter):
+        super().__init__()
+        self.analysis = convolution(n_channel, n_code, 3)
+        self.synthesis = convolution(n_code, n_channel, 3)
+        self.thresholds = nn.ModuleList(NoiseThreshold(n_code) for _ in range(n_iter))
+
+    def forward(self, x, sigma):
+        g = self.analysis(x)
+        for threshold in self.thresholds:
+            g = threshold(g + self.analysis(x - self.synthesis(g)), sigma)
+        return self.synthesis(g)
+
+    def orthogonality(self):
+        """||S * A - delta||_F^2 of the kernel that A followed by S applies."""
+        return (_compose(self.analysis.weight, self.synthesis.weight) - _delta(self.analysis)).square().sum()
+
+
+def _compose(first, second):
+    """Kernel (out, in, y, x) of two correlations, one after the other."""
+    return conv2d(first.transpose(0, 1), second.flip(-1, -2), padding=second.shape[-1] - 1).transpose(0, 1)
+
+
+def _delta(layer):
+    n, size = layer.in_channels, 2 * layer.kernel_size[0] - 1
+    delta = layer.weight.new_zeros(n, n, size, size)
+    delta[:, :, size // 2, size // 2].fill_diagonal_(1)
+    return delta
+
+
+class WINNet(nn.Module):
+    """Denoiser `network(x, sigma)`: images (batch, 1, y, x) of any size, sigma on the same scale as 0..1.
+
+    Parameters
+    ----------
+    n_level : 1, 2 or 3; level k is dilated by 2^k, at most 2
+    split : "dct" (published), "haar" or "lazy", see `core.lifting`
+    n_step, n_block, width : lifting steps of a level, residual blocks and channels of their networks
+    n_code, n_iter : channels and iterations of the sparse coding of the details
+    sigma_trained : lifting thresholds take at least this sigma (a network of one noise level)
+    border : "exact", or "published" for the borders of the released network
+    """
+
+    def __init__(
+        self, n_level=1, split="dct", n_step=4, n_block=4, width=32, n_code=64, n_iter=4, sigma_trained=0.0,
+        border="exact",
+    ):  # fmt: skip
+        super().__init__()
+        if n_level not in (1, 2, 3):
+            raise ValueError(f"n_level: expected 1, 2 or 3, got {n_level}")
+        self.sigma_trained = sigma_trained
+        levels, denoisers = [], []
+        for level in range(n_level):
+            dilation = 1 if split == "lazy" else min(2**level, 2)
+            margin = dilation - 1 if border == "published" else 0
+            transform = make_split(split, border)
+            n = transform.n_detail
+            net = (width, n_block, dilation, margin)
+            steps = [LiftingStep(LiftingNet(1, n, *net), LiftingNet(n, 1, *net)) for _ in range(n_step)]
+            levels.append(Lifting(transform, steps))
+            denoisers.append(Clista(n, n_code, n_iter))
+        self.lifting = LiftingNetwork(levels)
+        self.denoisers = nn.ModuleList(denoisers)
+
+    def forward(self, x, sigma):
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+        lifting_sigma = sigma.clamp(min=self.sigma_trained)
+        c, details = self.lifting(x, lifting_sigma)
+        details = [denoise(d, sigma) for denoise, d in zip(self.denoisers, details)]
+        return self.lifting.inverse(c, details, x.shape[-2:], lifting_sigma)
+
+    def orthogonality(self):
+        """Mean over the levels of ||S * A - delta||_F^2; the published weight in the loss is 10."""
+        return sum(d.orthogonality() for d in self.denoisers) / len(self.denoisers)
