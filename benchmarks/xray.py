@@ -36,7 +36,7 @@ import xarray as xr  # noqa: E402
 
 from benchmarks.core import ROOT, write_results  # noqa: E402
 from inverseflow.core.provenance import code_digest  # noqa: E402
-from inverseflow.core.stores import key_of, write_json  # noqa: E402
+from inverseflow.core.stores import key_of, open_store, write_json  # noqa: E402
 from inverseflow.xray.settings import (  # noqa: E402
     CalibrateSettings,
     EvaluateSettings,
@@ -140,10 +140,6 @@ def cached(job):
         if found["settings"] == json.loads(json.dumps(settings_of(job))):
             return found
     return None
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
 
 
 def prepare(job):

@@ -29,7 +29,6 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
-import xarray as xr  # noqa: E402
 import yaml  # noqa: E402
 
 from benchmarks.core import ROOT, write_results  # noqa: E402
@@ -37,7 +36,7 @@ from inverseflow.core.compute import compute  # noqa: E402
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title  # noqa: E402
 from inverseflow.core.provenance import code_digest  # noqa: E402
 from inverseflow.core.settings import expand_variables  # noqa: E402
-from inverseflow.core.stores import key_of  # noqa: E402
+from inverseflow.core.stores import key_of, open_store  # noqa: E402
 from inverseflow.xray.calibrate import calibrate  # noqa: E402
 from inverseflow.xray.cradle import find_members, fit_cradle  # noqa: E402
 from inverseflow.xray.evaluate import evaluate  # noqa: E402
@@ -55,10 +54,6 @@ METRICS = {
     "gradient_correlation_x2_rgb": "correlation of gradients, x2 and colours",
 }
 BAND = 16  # rows of a band that is fitted, or measured
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
 
 
 def separated(name, config, folder):

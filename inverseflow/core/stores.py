@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from zarr.codecs import BloscCodec
 
 COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
@@ -63,6 +64,27 @@ def disk_full_message(path, kept=""):
             f"disk full while writing {path} ({free:.0f} MB free in {folder}){kept}; free space and rerun"
         )
         raise OSError(error.errno, message) from error
+
+
+def open_store(path):
+    """The Dataset of a Zarr store, lazy."""
+    import xarray as xr
+
+    return xr.open_zarr(path, consolidated=False)
+
+
+def new_array(group, name, dims, shape, chunks, dtype="float32", attributes=None):
+    """An array with named dimensions in a Zarr group, compressed as all are; NaN until written, or 0."""
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        chunks=tuple(max(1, n) for n in chunks),
+        dtype=dtype,
+        compressors=[COMPRESSOR],
+        dimension_names=list(dims),
+        attributes=attributes,
+        fill_value=float("nan") if np.dtype(dtype).kind == "f" else 0,
+    )
 
 
 def write_json(path, content):

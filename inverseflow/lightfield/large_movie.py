@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from inverseflow.core.progress import progress
-from inverseflow.core.stores import COMPRESSOR
+from inverseflow.core.stores import new_array
 
 from .camera import Camera
 
@@ -64,15 +64,9 @@ def write_zarr(movie, path, n_threads=1):
     """Write the array `frames` (time, v, u) into the Zarr group at path, chunks of whole frames."""
     import zarr
 
-    frames = zarr.open_group(path, mode="a", zarr_format=3).create_array(
-        "frames",
-        shape=movie.shape,
-        chunks=(movie.block_frames, *movie.shape[1:]),
-        dtype="uint16",
-        compressors=[COMPRESSOR],
-        dimension_names=("time", "v", "u"),
-        attributes={"units": "counts", "frame_ms": movie.frame_ms},
-    )
+    group = zarr.open_group(path, mode="a", zarr_format=3)
+    chunks, about = (movie.block_frames, *movie.shape[1:]), {"units": "counts", "frame_ms": movie.frame_ms}
+    frames = new_array(group, "frames", ("time", "v", "u"), movie.shape, chunks, "uint16", about)
     for first, block in movie.blocks(n_threads):
         frames[first : first + len(block)] = block
 

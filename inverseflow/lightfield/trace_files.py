@@ -8,7 +8,7 @@ traces.csv    wide: time_ms, then dff_<id> and events_<id> of each neuron
 
 import numpy as np
 
-from inverseflow.core.stores import COMPRESSOR, replacing
+from inverseflow.core.stores import new_array, replacing
 
 
 def write_table(path, table):
@@ -29,21 +29,16 @@ def write_masks(path, masks, axes):
     labels, best = np.zeros(shape, np.int32).ravel(), np.full(int(np.prod(shape)), 0.5, np.float32)
     with replacing(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
-
-        def add(name, dims, size, chunks, dtype, **attributes):
-            options = {"compressors": COMPRESSOR, "dimension_names": dims, "attributes": attributes}
-            return group.create_array(name, shape=size, chunks=chunks, dtype=dtype, **options)
-
         for name, axis in zip("zyx", axes):
-            add(name, [name], axis.shape, axis.shape, "float64", units="um")[:] = axis
-        chunk = (1, *shape)
-        stored = add("masks", ["neuron", *"zyx"], (n, *shape), chunk, "float32", units="share of the voxel")
+            new_array(group, name, [name], axis.shape, axis.shape, "float64", {"units": "um"})[:] = axis
+        about = {"units": "share of the voxel"}
+        stored = new_array(group, "masks", ["neuron", *"zyx"], (n, *shape), (1, *shape), attributes=about)
         for i in range(n):
             row = masks[[i]]
             stored[i] = row.toarray().reshape(shape)
             more = row.data >= best[row.indices]
             labels[row.indices[more]], best[row.indices[more]] = i + 1, row.data[more]
-        add("labels", list("zyx"), shape, shape, "int32")[:] = labels.reshape(shape)
+        new_array(group, "labels", "zyx", shape, shape, "int32")[:] = labels.reshape(shape)
 
 
 def load_masks(path):

@@ -17,7 +17,7 @@ and are no image. Projections leave them out (NaN); `over_frame` cuts them off.
 import numpy as np
 import zarr
 
-from inverseflow.core.stores import COMPRESSOR
+from inverseflow.core.stores import new_array
 
 CHUNK_BYTES = 16_000_000
 PROJECTIONS = {"max_projection_z": "yx", "max_projection_y": "zx", "max_projection_x": "zy"}
@@ -61,22 +61,22 @@ def create(path, movie, optics, shape, method, settings):
     if keep > 1:
         coordinates[t] = (time[::keep], time_unit)
     for name, (values, unit) in coordinates.items():
-        array = _array(group, name, (name,), values.shape, values.shape, np.float64, {"units": unit})
+        array = new_array(group, name, (name,), values.shape, values.shape, np.float64, {"units": unit})
         array[:] = values
 
     counts = {"units": movie.attrs.get("units", "counts")}
     size = dict(zip("zyx", shape)) | {"time": len(time), t: len(coordinates[t][0])}
     if keep:
         chunks = _chunks(shape, settings.block_frames, keep)
-        _array(group, "volume", (t, *"zyx"), (size[t], *shape), chunks, np.float32, counts)
+        new_array(group, "volume", (t, *"zyx"), (size[t], *shape), chunks, np.float32, counts)
     for name in ("mean", "std"):
-        _array(group, name, "zyx", shape, _chunks(shape, 1, 1)[1:], np.float32, counts)
+        new_array(group, name, "zyx", shape, _chunks(shape, 1, 1)[1:], np.float32, counts)
     for name, axes in PROJECTIONS.items():
         plane = tuple(size[a] for a in axes)
         dims, block = ("time", *axes), min(settings.block_frames, len(time))
-        _array(group, name, dims, (len(time), *plane), (block, *plane), np.float32, counts)
+        new_array(group, name, dims, (len(time), *plane), (block, *plane), np.float32, counts)
     for name, dtype in (("residual", np.float32), ("score", np.float32), ("bad", bool)):
-        _array(group, name, ("time",), time.shape, time.shape, dtype, {"units": "1"})
+        new_array(group, name, ("time",), time.shape, time.shape, dtype, {"units": "1"})
 
     axes = (t, *"zyx") if keep else tuple("zyx")
     first = [coordinates[a][0][0] for a in axes]
@@ -90,19 +90,6 @@ def create(path, movie, optics, shape, method, settings):
         scale=scale,
         units=units,
         ome=_ome("volume" if keep else "mean", axes, units, scale, first, method),
-    )
-
-
-def _array(group, name, dims, shape, chunks, dtype, attributes):
-    return group.create_array(
-        name,
-        shape=tuple(shape),
-        chunks=tuple(max(1, n) for n in chunks),
-        dtype=np.dtype(dtype),
-        compressors=COMPRESSOR,
-        dimension_names=list(dims),
-        attributes=attributes,
-        fill_value=False if dtype is bool else np.nan,
     )
 
 

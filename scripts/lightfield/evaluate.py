@@ -4,18 +4,13 @@ import pandas as pd
 import xarray as xr
 
 from inverseflow.core.job import job
-from inverseflow.core.stores import replacing
+from inverseflow.core.stores import open_store, replacing
 from inverseflow.lightfield.calibration import Calibration
 from inverseflow.lightfield.evaluate import evaluate
 from inverseflow.lightfield.operator import LightField
 from inverseflow.lightfield.psf import Psf, compute_psf
 from inverseflow.lightfield.reconstruct import Task
 from inverseflow.lightfield.settings import EvaluateSettings, InferSettings, PsfSettings
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
-
 
 with job(snakemake) as run:
     settings = InferSettings(**run.params.infer)

@@ -2,14 +2,10 @@ import pandas as pd
 import xarray as xr
 
 from inverseflow.core.job import job
+from inverseflow.core.stores import open_store
 from inverseflow.lightfield.trace_figures import trace_figure, true_traces
 from inverseflow.lightfield.volume_figures import true_deviation, volume_figure
 from inverseflow.lightfield.volume_store import over_frame
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
-
 
 with job(snakemake) as run:
     title = f"{run.wildcards.sample} ({run.params.origin})"

@@ -1,17 +1,11 @@
 import pandas as pd
-import xarray as xr
 
 from inverseflow.core.job import job
-from inverseflow.core.stores import replacing
+from inverseflow.core.stores import open_store, replacing
 from inverseflow.maxrf.evaluate import evaluate
 from inverseflow.maxrf.read import open_scan
 from inverseflow.maxrf.settings import EvaluateSettings
 from inverseflow.maxrf.templates import Library
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
-
 
 with job(snakemake) as run:
     table = evaluate(

@@ -1,14 +1,7 @@
-import xarray as xr
-
 from inverseflow.core.job import job
-from inverseflow.core.stores import replacing
+from inverseflow.core.stores import open_store, replacing
 from inverseflow.xray.evaluate import evaluate
 from inverseflow.xray.settings import EvaluateSettings
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
-
 
 with job(snakemake) as run:
     table = evaluate(

@@ -1,13 +1,7 @@
-import xarray as xr
-
 from inverseflow.core.job import job
+from inverseflow.core.stores import open_store
 from inverseflow.xray.separation_figures import separation_figure
 from inverseflow.xray.settings import FiguresSettings
-
-
-def open_store(path):
-    return xr.open_zarr(path, consolidated=False)
-
 
 with job(snakemake) as run:
     kind = "synthetic painting" if run.input.truth else run.params.origin

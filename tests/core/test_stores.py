@@ -8,13 +8,17 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
+import zarr
 
 from inverseflow.core import stores
 from inverseflow.core.stores import (
     block_bounds,
     checksum,
     key_of,
+    new_array,
+    open_store,
     read_anchor,
     replacing,
     resumable,
@@ -138,3 +142,14 @@ def test_key_depends_on_every_part():
     keys = {key_of({"a": 1}, "c"), key_of({"a": 2}, "c"), key_of({"a": 1}, "d")}
     assert len(keys) == 3 and key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
     assert stores.COMPRESSOR.cname.value == "zstd"
+
+
+def test_a_new_array_is_read_back_with_its_names_and_nothing_known(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    new_array(group, "x", "yx", (5, 0), (4, 0), attributes={"units": "1"})
+    new_array(group, "n", "zt", (3, 5), (3, 4), "int32")[0] = 7
+    data = open_store(tmp_path / "a.zarr")
+    assert data["x"].sizes == {"y": 5, "x": 0} and data["x"].dtype == np.float32 and data["x"].units == "1"
+    assert data["n"].values.tolist() == [[7] * 5, [0] * 5, [0] * 5] and group["n"].chunks == (3, 4)
+    new_array(group, "y", "yz", (5, 3), (5, 3))
+    assert np.isnan(open_store(tmp_path / "a.zarr")["y"]).all()
