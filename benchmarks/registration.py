@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from benchmarks.core import write_results  # noqa: E402
-from inverseflow.xray.images import open_image  # noqa: E402
+from inverseflow.core.images import open_image  # noqa: E402
 from inverseflow.xray.mutual_information import LUMINANCE, most_information  # noqa: E402
 from inverseflow.xray.painting import TEST, virtual_painting  # noqa: E402
 from inverseflow.xray.register import RegistrationError, register  # noqa: E402

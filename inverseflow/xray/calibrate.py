@@ -16,9 +16,9 @@ import os
 import numpy as np
 import zarr
 
-from inverseflow.core.stores import COMPRESSOR, resumable
+from inverseflow.core.images import ImageError, open_image, open_mask
+from inverseflow.core.stores import new_array, resumable
 
-from .images import ImageError, open_image, open_mask
 from .register import register
 from .registration import warp
 
@@ -222,15 +222,8 @@ def _create(path, said, fits, scale, offset):
     arrays |= {"cradle": ("bool", {"units": "1"})} if "cradle" in said else {}
     for name, (dtype, attributes) in arrays.items():
         first = (3,) if name.startswith("rgb") else ()
-        group.create_array(
-            name,
-            shape=(*first, rows, cols),
-            chunks=(*first, *chunk),
-            dtype=dtype,
-            compressors=[COMPRESSOR],
-            dimension_names=(*("channel",)[: len(first)], "y", "x"),
-            attributes=attributes,
-        )
+        dims = (*("channel",)[: len(first)], "y", "x")
+        new_array(group, name, dims, (*first, rows, cols), (*first, *chunk), dtype, attributes)
 
 
 def _write(path, images, fits, scale, offset, corner):

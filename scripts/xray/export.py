@@ -1,7 +1,7 @@
 import xarray as xr
 
+from inverseflow.core.images import write_tiff
 from inverseflow.core.job import job
-from inverseflow.xray.images import write_tiff
 
 TEXT = {"x1": "visible layer", "x2": "concealed layer", "residual": "radiograph - x1 - x2"}
 

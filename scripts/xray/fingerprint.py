@@ -1,7 +1,7 @@
+from inverseflow.core.images import image_files, open_image
 from inverseflow.core.job import job
 from inverseflow.core.rawdata import fingerprint
 from inverseflow.core.stores import write_json
-from inverseflow.xray.images import image_files, open_image
 
 CHANNELS = {"path": 1, "rgb": 3, "rgb_back": 3}
 

@@ -13,8 +13,8 @@ import xarray as xr
 import zarr
 from PIL import Image
 
-from inverseflow.xray import images
-from inverseflow.xray.images import ImageError, image_files, open_image, write_tiff
+from inverseflow.core import images
+from inverseflow.core.images import ImageError, image_files, open_image, write_tiff
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 65536, (70, 90)).astype(np.uint16)

@@ -1,5 +1,5 @@
 # What the rules of x-ray separation share.
-from inverseflow.xray.images import image_files
+from inverseflow.core.images import image_files
 
 XRAY = CONFIG.xray
 XRAY_SAMPLES = list(XRAY.samples)
