@@ -25,33 +25,31 @@ def box_kernel(size):
     return as_kernel(np.ones((size, size)))
 
 
-def motion_kernel(size, rng, focus_px=0.6, n_step=2000):
-    """The path of a shaken camera: a particle with inertia, drawn by pixels and softened by the lens.
+def motion_kernel(size, rng, focus_px=0.45, n_wave=4, n_step=4000):
+    """The path of a shaken camera: a drift and slow waves of random phase, softened by the lens.
 
     Parameters
     ----------
     size : pixels of a side, odd; the path fills it up to two pixels of border.
     rng : np.random.Generator.
     focus_px : standard deviation of the lens's blur, in pixels.
+    n_wave : waves of 1/2, 2/2, 3/2 ... periods during the exposure, their amplitude as 1 / frequency^1.5.
 
-    The centre of mass lies on the central pixel, so that a sharp image is not shifted.
+    Where the camera rests for a moment the kernel is bright. The pixel's aperture is a box.
     """
     from scipy.ndimage import gaussian_filter
 
     _check_size(size)
-    speed, path = np.zeros(2), np.zeros((n_step, 2))
-    pull, kick = 0.02, rng.normal(0, 1, (n_step, 2))
-    jerks = rng.random(n_step) < 3 / n_step  # the hand corrects itself about three times
-    for k in range(1, n_step):
-        speed = (1 - pull) * speed + 0.05 * kick[k] - 1e-4 * path[k - 1]
-        if jerks[k]:
-            speed = -0.5 * speed + rng.normal(0, 0.5, 2)
-        path[k] = path[k - 1] + speed
-    path -= path.mean(0)
+    time = np.linspace(0, 1, n_step)
+    path = np.outer(time, rng.normal(0, 1, 2))
+    for j in range(1, n_wave + 1):
+        swing, phase = rng.normal(0, 1, 2) / j**1.5, rng.uniform(0, 2 * np.pi, 2)
+        path += swing * np.sin(np.pi * j * time[:, None] + phase)
+    path -= (path.min(0) + path.max(0)) / 2
     path *= (size // 2 - 2) / np.abs(path).max()
-    fine = 8  # of a pixel; the mean of fine x fine then is the pixel's aperture
+    fine = 8  # places of the path within a pixel
     sheet = np.zeros((size * fine, size * fine))
-    at = np.round((path + size / 2) * fine - 0.5).astype(int).clip(0, size * fine - 1)
+    at = np.round((path + size / 2) * fine - 0.5).astype(int)
     np.add.at(sheet, (at[:, 0], at[:, 1]), 1)
     sheet = gaussian_filter(sheet, focus_px * fine, mode="constant")
     return as_kernel(sheet.reshape(size, fine, size, fine).mean((1, 3)))

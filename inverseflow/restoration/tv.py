@@ -6,7 +6,7 @@ from inverseflow.restoration.degradations import Mask
 
 
 @torch.no_grad()
-def tv(A, y, weight, n_iter=200, balance=0.1, x0=None, tol=0.0, watch=None):
+def tv(A, y, weight, n_iter=200, balance=0.015, x0=None, tol=0.0, watch=None):
     """min over x of 0.5 ||A x - y||^2 + weight sum |grad x|, by the primal-dual method of Chambolle & Pock:
 
         p <- project onto |p| <= weight of p + s grad(2 x - x_old)
