@@ -26,7 +26,7 @@ from inverseflow.restoration.train import train  # noqa: E402
 
 DATA = DataSettings(images="${INVERSEFLOW_DATA}/images/train400")
 RECIPES = {
-    "unet_gray": TrainSettings(weights="train", n_step=45_000, width=(36, 36, 40), depth=(2, 1, 1)),
+    "unet_gray": TrainSettings(weights="train", n_step=40_000, width=(32, 32, 32), depth=(3, 1, 1)),
 }
 
 

@@ -52,7 +52,7 @@ class UNet(nn.Module):
 
     form = "unet"
 
-    def __init__(self, n_channel=1, width=(36, 36, 40), n_block=(2, 1, 1)):
+    def __init__(self, n_channel=1, width=(32, 32, 32), n_block=(3, 1, 1)):
         super().__init__()
         if len(width) != len(n_block) or not width:
             raise ValueError(
