@@ -37,7 +37,7 @@ def test_denoising_ends_where_another_algorithm_ends():
 
 @pytest.mark.parametrize("operator, n_iter", [("blur", 200), ("down", 200), ("mask", 200), ("cropped", 40)])
 def test_the_cost_ends_at_its_minimum(operator, n_iter):
-    """Against three times the iterations at another pace, in float64: measured 4e-4 above it or less (cropped 1e-2)."""
+    """Against three times the iterations at another pace, in float64: measured 4e-4, cropped 1e-2."""
     k = motion_kernel(7, np.random.default_rng(0)).double()
     A = {
         "blur": lambda: Blur(k, (2, 24, 28)),
