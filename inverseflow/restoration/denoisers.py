@@ -1,7 +1,8 @@
 """Denoisers x_hat = network(x, sigma) for white Gaussian noise: a small U-Net, DnCNN and FFDNet.
 
 x (batch, channel, y, x) on the scale 0..1, of any size; sigma, on the same scale, a number or a tensor
-(batch,). Every network is built again from its `config`, which its card keeps.
+(batch,). Every network is built again from its `config`, which its card keeps; `reach` is how many pixels it
+sees to each side, `multiple` the grid of pixels that it works on.
 """
 
 import torch
@@ -61,6 +62,10 @@ class UNet(nn.Module):
         sizes = {"width": [int(w) for w in width], "n_block": [int(n) for n in n_block]}
         self.config = {"form": self.form, "n_channel": n_channel} | sizes
         self.n_channel, self.multiple = n_channel, 2 ** len(width)
+        reach = 2 * n_block[-1]
+        for n in n_block[-2::-1]:  # a pixel of the level below covers two, whichever of them it stands for
+            reach = 2 * reach + 1 + 4 * n
+        self.reach = 2 * (reach + 2) + 1
 
         def blocks(level):
             return nn.Sequential(*(Residual(width[level]) for _ in range(n_block[level])))
@@ -113,7 +118,7 @@ class DnCNN(nn.Module):
     def __init__(self, n_channel=1, width=64, depth=17):
         super().__init__()
         self.config = dict(form=self.form, n_channel=n_channel, width=int(width), depth=int(depth))
-        self.n_channel, self.multiple = n_channel, 1
+        self.n_channel, self.multiple, self.reach = n_channel, 1, depth
         self.convolutions = _convolutions(n_channel, width, n_channel, depth)
 
     def forward(self, x, sigma=None):
@@ -128,7 +133,7 @@ class FFDNet(nn.Module):
     def __init__(self, n_channel=1, width=64, depth=15):
         super().__init__()
         self.config = dict(form=self.form, n_channel=n_channel, width=int(width), depth=int(depth))
-        self.n_channel, self.multiple = n_channel, 2
+        self.n_channel, self.multiple, self.reach = n_channel, 2, 2 * depth + 1
         self.convolutions = _convolutions(4 * n_channel + 1, width, 4 * n_channel, depth)
 
     def forward(self, x, sigma):

@@ -51,10 +51,7 @@ def read_image(path, colour=None):
 
     Raises ImageError that names the file when it cannot be read.
     """
-    opened = open_image(path)
-    image = np.asarray(opened.data)
-    scale = SCALES.get(image.dtype, 1)
-    image = np.atleast_3d(image.T).T.astype(np.float32) / np.float32(scale)
+    image = on_unit_scale(open_image(path).data)
     if colour is False and len(image) == 3:
         image = np.tensordot(LUMINANCE, image, 1)[None]
     if colour and len(image) == 1:
@@ -62,6 +59,13 @@ def read_image(path, colour=None):
     if not np.isfinite(image).all():
         raise ImageError(f"{Path(path).name}: holds values that are NaN or infinite; replace them first")
     return image
+
+
+def on_unit_scale(image):
+    """Pixels (y, x) or (channel, y, x) of 8 or 16 bit as float32 (channel, y, x) on 0..1; float32 stays."""
+    image = np.asarray(image)
+    image = image if image.ndim == 3 else image[None]
+    return image.astype(np.float32) / np.float32(SCALES.get(image.dtype, 1))
 
 
 def read_set(images, colour=None, key="images"):
