@@ -71,13 +71,13 @@ import json, sys, time
 import torch
 from inverseflow.core.compute import compute
 from inverseflow.xray.infer import infer
-from inverseflow.xray.settings import InferSettings
+from inverseflow.xray.methods import Unfolded
 folder, size, tile = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store, network = f"{folder}/layers_{size}_{tile}.zarr", f"{folder}/network.safetensors"
-settings, images = InferSettings(tile=tile), f"{folder}/calibrated_{size}.zarr"
+images = f"{folder}/calibrated_{size}.zarr"
 start = time.process_time()
 with compute("threads") as engine:
-    found = infer(images, "unfolded", settings, store, engine, "key", network=network)
+    found = infer(images, Unfolded(network), tile, store, engine, "key")
 print(json.dumps(found | {"infer_cpu_s": time.process_time() - start}))
 """
 

@@ -41,6 +41,7 @@ from inverseflow.xray.calibrate import calibrate  # noqa: E402
 from inverseflow.xray.cradle import find_members, fit_cradle  # noqa: E402
 from inverseflow.xray.evaluate import evaluate  # noqa: E402
 from inverseflow.xray.infer import infer  # noqa: E402
+from inverseflow.xray.methods import method_of  # noqa: E402
 from inverseflow.xray.separation_figures import separation_figure, thumbnail  # noqa: E402
 from inverseflow.xray.settings import XraySettings  # noqa: E402
 
@@ -53,6 +54,7 @@ METRICS = {
     "gradient_correlation_x1_rgb": "correlation of gradients, x1 and colours",
     "gradient_correlation_x2_rgb": "correlation of gradients, x2 and colours",
 }
+INFER = ("infer_baselines", "infer_csc", "infer_unfolded", "infer_cradle")
 BAND = 16  # rows of a band that is fitted, or measured
 
 
@@ -64,7 +66,8 @@ def separated(name, config, folder):
         if role in said:
             said[role] = expand_variables(said[role], role)
     settings = [part.model_dump(mode="json") for part in (config.calibrate, config.train, config.infer)]
-    key = key_of(said, settings, code_digest(ROOT / "scripts" / "xray" / "infer.py"))
+    scripts = [ROOT / "scripts" / "xray" / f"{name}.py" for name in ("calibrate", *INFER)]
+    key = key_of(said, settings, [code_digest(script) for script in scripts])
     images, layers, seconds = folder / name / "calibrated.zarr", {}, {}
     with compute("threads", threads=1) as engine:
         start = time.process_time()
@@ -76,8 +79,8 @@ def separated(name, config, folder):
             if method == "unfolded":
                 network = trained(folder / name / "network.safetensors", open_store(images), config.train)
             store = folder / name / f"{method}.zarr"
-            dictionary = DICTIONARY if method == "csc" else None
-            infer(images, method, config.infer, store, engine, key, network=network, dictionary=dictionary)
+            task = method_of(method, config.infer, network, DICTIONARY)
+            infer(images, task, config.infer.tile, store, engine, key)
             layers[method] = open_store(store)
             seconds[method] = time.process_time() - start
     return open_store(images), layers, seconds, fit.get("rgb", {}).get("quality", {})

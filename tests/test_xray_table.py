@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks import xray
-from benchmarks.xray import Job, table
+from benchmarks import xray, xray_jobs
+from benchmarks.xray import table
+from benchmarks.xray_jobs import Job
 
 PSNR = {"half": 20, "luminance": 22, "levin_weiss": 21, "guided": 23, "csc": 25, "oracle": 33}
 
@@ -45,22 +46,38 @@ def test_values_are_means_over_seeds_with_their_spread_and_shifts_are_cases_of_t
 
 
 def test_a_result_of_other_settings_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(xray, "FOLDER", tmp_path)
+    monkeypatch.setattr(xray_jobs, "FOLDER", tmp_path)
     job = Job("coffee_on_hopper", 1, "levin_weiss")
-    found = {"metrics": {}, "settings": xray.settings_of(job), "code": ""}
-    xray.write_json(tmp_path / "done" / f"{job.name}.json", found)
-    assert xray.cached(job) == found
+    found = {"metrics": {}, "settings": xray_jobs.settings_of(job), "code": ""}
+    xray_jobs.write_json(tmp_path / "done" / f"{job.name}.json", found)
+    assert xray_jobs.cached(job) == found
     found["settings"]["CalibrateSettings"]["low_percent"] = 3.0
-    xray.write_json(tmp_path / "done" / f"{job.name}.json", found)
-    assert xray.cached(job) is None
+    xray_jobs.write_json(tmp_path / "done" / f"{job.name}.json", found)
+    assert xray_jobs.cached(job) is None
 
 
 def test_every_job_has_a_name_of_its_own_and_tests_no_tuning_painting():
     from inverseflow.xray.painting import TUNING
 
-    every = list(xray.jobs())
+    every = list(xray_jobs.jobs())
     assert len({job.name for job in every}) == len(every)
     assert not {job.painting for job in every} & set(TUNING)
     plain = [job for job in every if xray._plain(job)]
-    for method in xray.METHODS:
+    for method in xray_jobs.METHODS:
         assert len({(job.painting, job.seed) for job in plain if job.method == method}) >= 18
+
+
+def test_results_of_every_method_follow_the_code_that_makes_them():
+    from inverseflow.core.provenance import modules_of
+
+    seen = {}
+    for method in (*xray_jobs.METHODS, *xray_jobs.PUBLISHED):
+        job = Job("coffee_on_hopper", 0, method)
+        modules = {m for script in xray_jobs.scripts_of(job) for m in modules_of(script)}
+        if method != "start":
+            assert {f"inverseflow/xray/{n}.py" for n in ("infer", "tiles", "methods")} <= modules
+        assert {f"inverseflow/xray/{n}.py" for n in ("painting", "calibrate", "evaluate")} <= modules
+        seen[method] = {m.removeprefix("inverseflow/xray/") for m in modules}, xray_jobs.code_of(job)
+    assert "csc.py" in seen["csc"][0] and "csc.py" not in seen["unfolded"][0] | seen["guided"][0]
+    assert {"train.py", "unfolded.py", "guide.py"} <= seen["unfolded"][0] & seen["published"][0]
+    assert "baselines.py" in seen["guided"][0] and seen["guided"][1] != seen["csc"][1]

@@ -9,13 +9,14 @@ returns x1 (y, x) float32; the concealed layer is x - x1. The constant of a laye
     guided        regression of x on the colours in windows: what x has in common with them
     oracle        the same regression, fitted to the true x1: an upper reference, on synthetic paintings only
 
-Fixed parameters were tuned on the tuning paintings. Tiles of a large image agree when the scale of
+Their parameters were tuned on the tuning paintings. Tiles of a large image agree when the scale of
 `luminance` is fitted once on the whole image.
 """
 
 import numpy as np
 
 LUMINANCE = (0.299, 0.587, 0.114)
+ORACLE_RADIUS_PX = 4
 
 
 def half(x):
@@ -51,7 +52,7 @@ def luminance_scale(x, rgb, sigma=6.0):
     return float(ratio[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def levin_weiss(x, rgb, contrast=0.05, sigma=1.0, floor=0.2, n_iter=12, n_step=30):
+def levin_weiss(x, rgb, settings, mean=None, n_step=30):
     """min over x1 of sum w1 |grad x1| + w2 |grad(x - x1)|: where colours have edges, those of x go to x1.
 
         v = g / (g + contrast),   g = |grad rgb| after smoothing,   w1 = floor + 1 - v,   w2 = floor + v
@@ -61,33 +62,32 @@ def levin_weiss(x, rgb, contrast=0.05, sigma=1.0, floor=0.2, n_iter=12, n_step=3
 
     Parameters
     ----------
-    contrast : change of colour per pixel (of 0..1) that counts as an edge.
-    sigma : smoothing of the colours, pixels.
-    floor : smallest weight.
-    n_iter, n_step : reweightings, and steps of conjugate gradients in each.
+    settings : LevinWeissSettings. mean : of the radiograph, of the whole one when x is a tile; x1 gets half.
+    n_step : steps of conjugate gradients in each reweighting.
 
     Source: Levin & Weiss, "User assisted separation of reflections from a single image using a sparsity
     prior", IEEE TPAMI 29 (2007); the user's marks are replaced by the edges of the colours.
     """
     from scipy.ndimage import gaussian_filter
 
-    smooth = np.stack([gaussian_filter(c.astype(float), sigma, mode="reflect") for c in rgb])
+    smooth = np.stack([gaussian_filter(c.astype(float), settings.sigma_px, mode="reflect") for c in rgb])
     edges = [np.sqrt((d**2).sum(0)) for d in _gradient(smooth)]
-    visible = [edge / (edge + contrast) for edge in edges]
-    w1, w2 = [floor + 1 - v for v in visible], [floor + v for v in visible]
+    visible = [edge / (edge + settings.contrast) for edge in edges]
+    w1, w2 = [settings.floor + 1 - v for v in visible], [settings.floor + v for v in visible]
     target = _gradient(x.astype(float))
     small = 1e-2 * np.mean([np.abs(d).mean() for d in target]) + 1e-12
     x1 = 0.5 * (x - x.mean(dtype=float))
-    for _ in range(n_iter):
+    for _ in range(settings.n_iter):
         gradient = _gradient(x1)
         front = [w / np.maximum(np.abs(d), small) for w, d in zip(w1, gradient, strict=True)]
         behind = [w / np.maximum(np.abs(t - d), small) for w, t, d in zip(w2, target, gradient, strict=True)]
         pull = _divergence([b * t for b, t in zip(behind, target, strict=True)])
         x1 = _solve([a + b for a, b in zip(front, behind, strict=True)], pull, x1, n_step)
-    return (x1 + 0.5 * x.mean(dtype=float)).astype(np.float32)
+    mean = x.mean(dtype=float) if mean is None else mean
+    return (x1 + 0.5 * mean).astype(np.float32)
 
 
-def guided(x, rgb, radius=16, eps=1e-3):
+def guided(x, rgb, radius_px, eps):
     """Regress x on the colours in every window of (2 radius + 1)^2 pixels; average over windows.
 
         x1 = a . rgb + b,   a = (cov(rgb) + eps)^-1 cov(rgb, x),   b = mean x - a . mean rgb
@@ -97,7 +97,7 @@ def guided(x, rgb, radius=16, eps=1e-3):
     """
 
     def mean(image):
-        return _box_mean(image, radius)
+        return _box_mean(image, radius_px)
 
     rgb, x = rgb.astype(float), x.astype(float)
     mean_rgb, mean_x = mean(rgb), mean(x)
@@ -110,9 +110,9 @@ def guided(x, rgb, radius=16, eps=1e-3):
     return ((mean(a) * rgb).sum(0) + mean(b)).astype(np.float32)
 
 
-def oracle(x1, rgb, radius=4, eps=1e-4):
+def oracle(x1, rgb, radius_px=ORACLE_RADIUS_PX, eps=1e-4):
     """The guided filter fitted to the TRUE x1: how much of x1 colours can tell locally."""
-    return guided(x1, rgb, radius, eps)
+    return guided(x1, rgb, radius_px, eps)
 
 
 def _grey(rgb):

@@ -174,9 +174,23 @@ class TrainSettings(Settings):
 class LevinWeissSettings(Settings):
     """Gradients weighted by the colours (Levin and Weiss)."""
 
+    contrast: float = setting(
+        0.05, "change of colour (0 to 1) per pixel that counts as an edge of the visible layer", gt=0
+    )
+    sigma_px: float = setting(
+        1.0, "smoothing of the colours before their edges are looked for", "pixels", ge=0
+    )
+    floor: float = setting(0.2, "smallest weight of an edge in either layer; the largest is 1 more", gt=0)
+    n_iter: int = setting(12, "reweightings", ge=1)
+
 
 class GuidedSettings(Settings):
     """Local linear regression of the radiograph on the colours."""
+
+    radius_px: int = setting(16, "half the side of the windows", "pixels", ge=1)
+    eps: float = setting(
+        1e-3, "variance of the colours (0 to 1) below which a window gives its mean alone", gt=0
+    )
 
 
 class CscSettings(Settings):

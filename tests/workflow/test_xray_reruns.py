@@ -88,6 +88,24 @@ def test_a_further_method_reruns_no_other(run):
     assert not once & {rule for rule, _ in jobs}
 
 
+def test_an_edit_of_a_solver_reruns_its_own_method(run):
+    run.edit(
+        "inverseflow/xray/csc.py",
+        "float((image.double() ** 2).sum())",
+        "float((image.double() ** 2).sum() + 0)",
+    )
+    jobs = run.jobs()
+    assert separations(jobs) == {"sample=panel, method=csc", "sample=canvas, method=csc"}
+    assert not {"xray_train", "xray_calibrate"} & {rule for rule, _ in jobs}
+
+
+def test_an_edit_of_what_the_network_does_not_use_leaves_it_alone(run):
+    run.edit("inverseflow/xray/baselines.py", "np.float32(0.5) * x", "x * np.float32(0.5)")
+    assert run.jobs() == {}
+    run.edit("inverseflow/xray/losses.py", "error.mean()", "(error + 0).mean()")
+    assert run.changed() == {"xray_train"}
+
+
 def test_a_dictionary_of_ones_own_paintings(run):
     run.configure("xray", dictionary={"weights": "learn", "samples": ["panel"]})
     jobs = run.jobs()

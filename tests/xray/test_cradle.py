@@ -126,28 +126,21 @@ def test_inference_by_tiles_gives_painting_cradle_and_lost_contrast(tmp_path):
 
     from inverseflow.core.compute import compute
     from inverseflow.xray.infer import infer
-    from inverseflow.xray.settings import InferSettings
+    from inverseflow.xray.methods import Cradle, Csc
+    from inverseflow.xray.settings import CscSettings
 
     behind, (added, mask) = painting(), wood()
     x = film(behind + added).astype(np.float32)
     images = xr.Dataset({"x": (("y", "x"), x), "cradle": (("y", "x"), mask.astype(np.uint8))})
-    images.to_zarr(tmp_path / "calibrated.zarr", consolidated=False)
-    settings = InferSettings(tile=128, cradle=SETTINGS)
+    calibrated, bare, out = (tmp_path / f"{name}.zarr" for name in ("calibrated", "bare", "layers"))
+    images.to_zarr(calibrated, consolidated=False)
+    images[["x"]].to_zarr(bare, consolidated=False)
     with compute("threads", threads=2) as engine:
-        infer(tmp_path / "calibrated.zarr", "cradle", settings, tmp_path / "layers.zarr", engine, "key")
+        infer(calibrated, Cradle(SETTINGS), 128, out, engine, "key")
         with pytest.raises(ValueError, match="method csc: expected rgb, the visible side in colour"):
-            infer(
-                tmp_path / "calibrated.zarr",
-                "csc",
-                settings,
-                tmp_path / "no.zarr",
-                engine,
-                "",
-                dictionary="d",
-            )
+            infer(calibrated, Csc(CscSettings(), "d"), 128, tmp_path / "no.zarr", engine, "")
         with pytest.raises(ValueError, match="method cradle: expected cradle, its mask"):
-            images[["x"]].to_zarr(tmp_path / "bare.zarr", consolidated=False)
-            infer(tmp_path / "bare.zarr", "cradle", settings, tmp_path / "no.zarr", engine, "")
+            infer(bare, Cradle(SETTINGS), 128, tmp_path / "no.zarr", engine, "")
     layers = xr.open_zarr(tmp_path / "layers.zarr", consolidated=False).load()
     expected = fit_cradle(x, mask, SETTINGS).remove(x, slice(None), slice(None))
     for name, values in zip(("x1", "x2", "residual"), expected, strict=True):

@@ -13,6 +13,7 @@ from inverseflow.xray.baselines import (
     luminance_scale,
     oracle,
 )
+from inverseflow.xray.settings import LevinWeissSettings
 
 
 def blocks(rng, n_row, n_col, size):
@@ -51,7 +52,7 @@ def test_luminance_finds_its_scale_through_the_concealed_layer(mixture):
 
 def test_levin_weiss_gives_edges_to_the_layer_whose_colours_have_them(mixture):
     x, rgb, x1, x2 = mixture
-    estimate = levin_weiss(x, rgb, sigma=0.5)
+    estimate = levin_weiss(x, rgb, LevinWeissSettings(sigma_px=0.5))
     assert correlation(estimate, x1) > 0.9 and correlation(x - estimate, x2) > 0.9
     assert correlation(estimate, x1) > correlation(half(x), x1) + 0.1
 
@@ -71,7 +72,9 @@ def test_levin_weiss_lowers_its_cost(mixture):
             for k, w in enumerate(v)
         )
 
-    costs = [cost(levin_weiss(x, rgb, contrast=0.05, sigma=0, n_iter=n)) for n in (0, 1, 4, 12)]
+    settings = LevinWeissSettings(contrast=0.05, sigma_px=0)
+    costs = [cost(half(x))]
+    costs += [cost(levin_weiss(x, rgb, settings.model_copy(update={"n_iter": n}))) for n in (1, 4, 12)]
     # reweighting descends a cost whose corner is rounded: 1e-3 covers the rounding
     assert (
         all(b < a * (1 + 1e-3) for a, b in zip(costs, costs[1:], strict=False))

@@ -7,9 +7,14 @@ import xarray as xr
 
 from inverseflow.core.compute import compute
 from inverseflow.core.weights import save_weights
+from inverseflow.xray import guide
 from inverseflow.xray import infer as module
-from inverseflow.xray.infer import infer, tiles
+from inverseflow.xray.colour import ColourMap
+from inverseflow.xray.infer import infer
+from inverseflow.xray.methods import method_of
 from inverseflow.xray.settings import InferSettings
+from inverseflow.xray.tiles import tiles
+from inverseflow.xray.train import load_guide, load_network
 from inverseflow.xray.unfolded import Unfolded
 
 SHAPE = (150, 171)  # not a multiple of the tile, and wider than what two layers see
@@ -43,9 +48,23 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def guided_weights(weights, tmp_path, monkeypatch):
+    """The same network, begun with a table of colours whose start is made in cells of 70 pixels."""
+    monkeypatch.setattr(guide, "CELL_PX", 70)
+    rng = np.random.default_rng(2)
+    table = ColourMap(rng.random((5, 3)), 0.3, rng.random((1, 5)), 0.5, (0.1, 0.2), 0.05)
+    network = load_network(weights)
+    path = tmp_path / "guided.safetensors"
+    about = {"guide": guide.Guide(table, 0.1).as_json()}
+    save_weights(path, network.state_dict(), network.config | {"start": "guide"}, about)
+    return path
+
+
 def run(calibrated, out, method, tile, weights=None, key="key", threads=2, where="threads"):
+    method = method_of(method, InferSettings(), network=weights)
     with compute(where, threads=threads) as engine:
-        found = infer(calibrated, method, InferSettings(tile=tile), out, engine, key, network=weights)
+        found = infer(calibrated, method, tile, out, engine, key)
     return found, xr.open_zarr(out, consolidated=False).load()
 
 
@@ -58,6 +77,20 @@ def test_tiles_give_what_one_piece_gives(calibrated, weights, tmp_path, method):
         scale = np.abs(whole["x1"]).max()
         assert np.abs(tiled[name] - whole[name]).max() < 1e-5 * scale
         assert np.isfinite(tiled[name]).all()
+
+
+def test_tiles_of_the_default_start_give_what_one_piece_gives(calibrated, guided_weights, tmp_path):
+    """Nine cells, and tiles that cut across them: the start is one image for all of them, made once."""
+    _, whole = run(calibrated, tmp_path / "whole.zarr", "unfolded", 256, guided_weights)
+    data = xr.open_zarr(calibrated, consolidated=False).load()
+    start = load_guide(guided_weights).image(data)
+    x, rgb, guess = (torch.from_numpy(v)[None] for v in (data["x"].values, data["rgb"].values, start))
+    expected, _ = load_network(guided_weights).layers_of(x[None], rgb, guide=guess[None])
+    assert np.abs(whole["x1"].values - expected[0, 0].numpy()).max() < 1e-6
+    for tile in (64, 128):
+        _, tiled = run(calibrated, tmp_path / f"{tile}.zarr", "unfolded", tile, guided_weights)
+        for name in ("x1", "x2", "residual"):
+            assert np.abs(tiled[name] - whole[name]).max() < 1e-5 * np.abs(whole["x1"]).max()
 
 
 def test_a_smaller_overlap_would_be_seen(calibrated, weights, tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from inverseflow.xray.colour import ColourPrior
 from inverseflow.xray.guide import Guide
 from inverseflow.xray.infer import infer
 from inverseflow.xray.losses import separation_losses
-from inverseflow.xray.settings import InferSettings, TrainSettings
+from inverseflow.xray.methods import Unfolded
+from inverseflow.xray.settings import TrainSettings
 from inverseflow.xray.train import Patches, fit, load_guide, load_network, new_network, reflected, train
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,7 @@ def test_from_images_to_layers(tmp_path, back):
         assert start.mean() == pytest.approx(0.5 * float(images["x"].mean()), abs=1e-4)
     with compute("threads") as engine:
         out = tmp_path / "layers.zarr"
-        infer(tmp_path / "images.zarr", "unfolded", InferSettings(), out, engine, "key", network=paths[0])
+        infer(tmp_path / "images.zarr", Unfolded(paths[0]), 640, out, engine, "key")
     layers = xr.open_zarr(out, consolidated=False)
     tensors = [torch.from_numpy(images[n].values)[None] for n in ("x", "rgb", "rgb_back") if n in images]
     x1, _ = network.layers_of(tensors[0][None], *tensors[1:], guide=torch.from_numpy(start)[None, None])

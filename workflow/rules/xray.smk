@@ -153,10 +153,11 @@ rule xray_infer:
         runtime=240,
         gpu=CONFIG.gpu,
     params:
-        code=code("xray/infer.py"),
+        script=lambda wildcards: infer_script(wildcards.method),
+        code=lambda wildcards: code(f"xray/{infer_script(wildcards.method)}.py"),
         settings=infer_settings,
     script:
-        "../../scripts/xray/infer.py"
+        "../../scripts/xray/{params.script}.py"
 
 
 rule xray_export:

@@ -76,6 +76,11 @@ def truth_of_oracle(find):
     return lambda wildcards: find(wildcards) if wildcards.method == "oracle" else []
 
 
+def infer_script(method):
+    """The script of a method, each with its own solver: an edit of one reruns no other."""
+    return f"infer_{method if method in ('csc', 'unfolded', 'cradle') else 'baselines'}"
+
+
 def infer_settings(wildcards):
     """What infer depends on: settings of all methods and of this one. A new method reruns no other."""
     settings = XRAY.infer.model_dump(mode="json", exclude={"methods"})
@@ -177,5 +182,11 @@ PAGES["xray"] = {
         if _dictionaries
         else {}
     ),
-    "stages": ("calibrate", "dictionary", "train", "infer", "evaluate"),
+    "stages": (
+        "calibrate",
+        "dictionary",
+        "train",
+        *sorted({infer_script(method) for method in XRAY.infer.methods}),
+        "evaluate",
+    ),
 }

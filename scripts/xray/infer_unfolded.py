@@ -1,0 +1,11 @@
+from inverseflow.core.job import job
+from inverseflow.xray.infer import infer
+from inverseflow.xray.methods import Unfolded
+
+with job(snakemake) as run:
+    settings = run.params.settings
+    method = Unfolded(run.input.network)
+    with run.compute() as engine:
+        infer(
+            run.input.images, method, settings["tile"], run.output.store, engine, run.key, run.output.anchor
+        )
