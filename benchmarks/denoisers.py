@@ -25,11 +25,10 @@ import torch  # noqa: E402
 
 from benchmarks.core import RESULTS, write_results  # noqa: E402
 from benchmarks.published import published_winnet, weights_folder  # noqa: E402
-from inverseflow.core.metrics import psnr  # noqa: E402
-from inverseflow.core.progress import progress  # noqa: E402
 from inverseflow.core.weights import shipped  # noqa: E402
 from inverseflow.restoration.denoisers import DnCNN, FFDNet, load_denoiser  # noqa: E402
 from inverseflow.restoration.images import read_set  # noqa: E402
+from inverseflow.restoration.measure import denoising_psnr  # noqa: E402
 
 LEVELS = (15, 25, 50)
 NAMES = {"ours": "U-Net (ours)", "ffdnet": "FFDNet", "dncnn": "DnCNN", "winnet": "WINNet"}
@@ -61,18 +60,6 @@ def published(method, sigma_255):
 
 
 @torch.no_grad()
-def psnrs(network, images, sigma_255, label=""):
-    """PSNR of every image, noise by the protocol above; images: arrays (1, y, x)."""
-    torch.manual_seed(1234)
-    found = []
-    for image in progress(list(images), label):
-        x = torch.from_numpy(image)[None]
-        y = x + torch.randn(x.shape) * (sigma_255 / 255)
-        found.append(psnr(network(y, sigma_255 / 255).clamp(0, 1).numpy(), x.numpy(), peak=1))
-    return found
-
-
-@torch.no_grad()
 def seconds_per_pixel(network, n=256):
     y, took = torch.rand(1, 1, n, n, generator=torch.Generator().manual_seed(0)), []
     for _ in range(5):
@@ -96,7 +83,7 @@ def main():
         for method in options.methods:
             for sigma in (25,) if options.quick else LEVELS:
                 network = load_denoiser(options.weights) if method == "ours" else published(method, sigma)
-                found = psnrs(network, images, sigma, f"{method} {name} {sigma}")
+                found = denoising_psnr(network, images, sigma, f"{method} {name} {sigma}")
                 case = (f"{name}, sigma {sigma}", NAMES[method])
                 rows.append((*case, "PSNR", np.mean(found), "dB", len(found), round(float(np.std(found)), 2)))
                 print(*rows[-1], flush=True)

@@ -73,6 +73,12 @@ def read_set(images, colour=None, key="images"):
     return {os.path.splitext(f.name)[0]: read_image(f, colour) for f in image_files(images, key)}
 
 
+def middle(image, size):
+    """The middle size x size pixels of an image (channel, y, x), or what there is of them."""
+    first = [max(0, (n - size) // 2) for n in image.shape[1:]]
+    return image[:, first[0] : first[0] + size, first[1] : first[1] + size]
+
+
 def resized(image, scale):
     """An image (channel, y, x) made smaller by bicubic interpolation that averages what it drops (Pillow)."""
     from PIL import Image

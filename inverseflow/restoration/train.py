@@ -40,7 +40,7 @@ POWER = 1.2  # the error goes about as sigma^1.2: so every noise level weighs th
 
 
 def train(store, settings, weights, checkpoint=None, code="", where=None):
-    """Make a denoiser: weights and card at `weights`, *.safetensors. Returns the card.
+    """Train a denoiser: weights and card at `weights`, *.safetensors. Returns the card.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
     return card
 
 
-def _settings(settings, *more):
-    """What the weights depend on in the flat stage, and `more`."""
-    late = {"weights", "n_step", "settle", "validate_every", "checkpoint_every"} - set(more)
+def _settings(settings):
+    """What the weights depend on in the flat stage."""
+    late = {"weights", "n_step", "settle", "validate_every", "checkpoint_every"}
     return settings.model_dump(mode="json", exclude=late)
 
 
