@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from inverseflow.restoration.nenet import NENet
 from inverseflow.restoration.winnet import WINNet
 
 # authors' names -> ours
@@ -61,5 +62,14 @@ def published_winnet(name, data=None, border="published"):
     level = int(re.match(r"lvl(\d)", name)[1])
     trained = re.search(r"sigma(\d+)", name)
     network = WINNet(level, sigma_trained=int(trained[1]) / 255 if trained else 0.0, border=border)
+    network.load_state_dict(values)
+    return network.eval()
+
+
+def published_nenet(data=None):
+    """The published NENet in our class."""
+    with np.load(weights_folder(data) / "nenet.npz") as file:
+        values = {f"layers.{i}.weight": torch.from_numpy(file[f"net.{2 * i}.weight"]) for i in range(7)}
+    network = NENet(averaged=False, relative=False)
     network.load_state_dict(values)
     return network.eval()

@@ -92,6 +92,12 @@ class LiftingNet(nn.Module):
             x = block(x, sigma)
         return self.last(x)
 
+    def spectral_norm(self):
+        """Sum of the largest singular values of the flattened kernels: first layer, every block."""
+        blocks = (_compose(b.first.kernel(), b.second.kernel()) for b in self.blocks)
+        kernels = [self.first.weight, *(k + _delta(k) for k in blocks)]
+        return sum(_largest_singular_value(k.flatten(1)) for k in kernels)
+
 
 class Clista(nn.Module):
     """Convolutional learned ISTA with shared filters: g <- ST_t(g + A(x - S g)), from g = A x; gives S g."""
@@ -110,7 +116,8 @@ class Clista(nn.Module):
 
     def orthogonality(self):
         """||S * A - delta||_F^2 of the kernel that A followed by S applies."""
-        return (_compose(self.analysis.weight, self.synthesis.weight) - _delta(self.analysis)).square().sum()
+        both = _compose(self.analysis.weight, self.synthesis.weight)
+        return (both - _delta(both)).square().sum()
 
 
 def _compose(first, second):
@@ -118,11 +125,22 @@ def _compose(first, second):
     return conv2d(first.transpose(0, 1), second.flip(-1, -2), padding=second.shape[-1] - 1).transpose(0, 1)
 
 
-def _delta(layer):
-    n, size = layer.in_channels, 2 * layer.kernel_size[0] - 1
-    delta = layer.weight.new_zeros(n, n, size, size)
-    delta[:, :, size // 2, size // 2].fill_diagonal_(1)
+def _delta(kernel):
+    """The kernel (n, n, y, x) of the identity, of the size of this one."""
+    delta = torch.zeros_like(kernel)
+    delta[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2].fill_diagonal_(1)
     return delta
+
+
+def _largest_singular_value(matrix, n_iter=10):
+    """By power iteration on matrix matrix'; its gradient is that of the singular value."""
+    gram = matrix @ matrix.T
+    with torch.no_grad():
+        u = gram.sum(1)  # a start that is never orthogonal to all, and the same every time
+        for _ in range(n_iter):
+            u = gram @ u / u.norm()
+        u = u / u.norm()
+    return (u @ gram @ u).sqrt()
 
 
 class WINNet(nn.Module):
@@ -158,8 +176,10 @@ class WINNet(nn.Module):
             denoisers.append(Clista(n, n_code, n_iter))
         self.lifting = LiftingNetwork(levels)
         self.denoisers = nn.ModuleList(denoisers)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x, sigma):
+        x = x.contiguous(memory_format=torch.channels_last)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
         lifting_sigma = sigma.clamp(min=self.sigma_trained)
         c, details = self.lifting(x, lifting_sigma)
@@ -169,3 +189,11 @@ class WINNet(nn.Module):
     def orthogonality(self):
         """Mean over the levels of ||S * A - delta||_F^2; the published weight in the loss is 10."""
         return sum(d.orthogonality() for d in self.denoisers) / len(self.denoisers)
+
+    def spectral_norm(self):
+        """Mean of P's and U's `spectral_norm`; the published weight is 0.1, in one step of 10.
+
+        Small norms keep lifting from amplifying rounding errors on the way back.
+        """
+        steps = [step for level in self.lifting.levels for step in level.steps]
+        return sum(s.predict.spectral_norm() + s.update.spectral_norm() for s in steps) / (2 * len(steps))

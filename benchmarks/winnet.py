@@ -1,0 +1,212 @@
+"""WINNet and noise estimation: the published weights in our networks, speed, exactness, noise levels, blind.
+
+Weights and images (Set12, BSD68) come from ${INVERSEFLOW_DATA}/images. Noise is drawn after
+torch.manual_seed(1234) in file order, the output clamped to 0..1, PSNR with peak 1 is the mean over images.
+"As published" is the same network written operation by operation as its authors describe it, for comparison
+of outputs and of CPU time; "exact border" has the authors' weights, trained with the other border.
+
+python -m benchmarks.winnet
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import conv2d, pad, softplus
+
+from benchmarks.core import write_results
+from benchmarks.published import published_nenet, published_winnet, weights_folder
+from inverseflow.core.lifting import dct_kernel
+from inverseflow.core.memory import keep_memory
+from inverseflow.core.weights import load_weights, shipped
+from inverseflow.restoration.nenet import NENet
+from inverseflow.restoration.noise import wavelet_sigma
+
+LEVELS = (5, 15, 25, 35, 50, 85)
+
+
+def images_of(name, data=None):
+    """[tensor (1, 1, y, x) in 0..1] of a test set of the data folder, in file order."""
+    from PIL import Image
+
+    folder = Path(data or os.environ.get("INVERSEFLOW_DATA") or "no-data") / "images" / name
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}: set INVERSEFLOW_DATA to the folder of measured data")
+    return [torch.from_numpy(np.array(Image.open(f), np.float32) / 255)[None, None] for f in files]
+
+
+def set12(data=None):
+    return images_of("set12", data)
+
+
+def test_noise(images, sigma_255):
+    """Yield (clean, noisy) by the common protocol."""
+    torch.manual_seed(1234)
+    for x in images:
+        yield x, x + torch.randn(x.shape) * (sigma_255 / 255)
+
+
+test_noise.__test__ = False  # not a test
+
+
+def psnr(estimate, truth):
+    return -10 * np.log10((estimate.clamp(0, 1) - truth).square().mean().item())
+
+
+def plain_winnet(values, x, sigma_255):
+    """The published forward, written out from the authors' arrays; x (1, 1, y, x); any floating type."""
+    level_of = [name.split(".")[1] for name in values if name.endswith("A.weight")]
+
+    def threshold(x, name):
+        t = softplus(values[name], beta=20).view(1, -1, 1, 1) * (sigma_255 / 50)
+        t = t.expand_as(x).contiguous()
+        excess = x.abs() - t
+        return x.sign() * (excess + excess.abs()) / 2
+
+    def separable(x, name, dilation):
+        x = conv2d(
+            x, values[f"{name}.conv1.weight"], padding=1 + dilation, dilation=dilation, groups=x.shape[1]
+        )
+        return conv2d(x, values[f"{name}.conv2.weight"], padding=dilation - 1, dilation=dilation)
+
+    def net(x, name, dilation):
+        x = conv2d(x, values[f"{name}.net.0.conv.weight"], padding=dilation, dilation=dilation)
+        x = threshold(x, f"{name}.net.0.soft.thre")
+        for k in range(1, 5):
+            block = f"{name}.net.{k}"
+            inner = threshold(separable(x, f"{block}.conv1", dilation), f"{block}.soft1.thre")
+            x = threshold(x + separable(inner, f"{block}.conv2", dilation), f"{block}.soft2.thre")
+        return conv2d(x, values[f"{name}.convOut.weight"], padding=dilation, dilation=dilation)
+
+    def clista(x, level):
+        A, S = values[f"ddnnet.{level}.A.weight"], values[f"ddnnet.{level}.S.weight"]
+        g = conv2d(x, A, padding=1)
+        for t in range(4):
+            g = threshold(
+                g + conv2d(x - conv2d(g, S, padding=1), A, padding=1), f"ddnnet.{level}.net.{t}.thre"
+            )
+        return conv2d(g, S, padding=1)
+
+    kernel = dct_kernel().to(x.dtype)[:, None]
+    details = []
+    for level in level_of:
+        bands = conv2d(pad(x, (1, 2, 1, 2), mode="replicate"), kernel)
+        x, d = bands[:, :1], bands[:, 1:]
+        for step in range(4):
+            name = f"innnet.{level}.net.{step}"
+            d = d - net(x, f"{name}.predictor", min(2 ** int(level), 2))
+            x = x + net(d, f"{name}.updator", min(2 ** int(level), 2))
+        details.append(clista(d, level))
+    for level in reversed(level_of):
+        d = details.pop()
+        for step in reversed(range(4)):
+            name = f"innnet.{level}.net.{step}"
+            x = x - net(d, f"{name}.updator", min(2 ** int(level), 2))
+            d = d + net(x, f"{name}.predictor", min(2 ** int(level), 2))
+        bands = pad(torch.cat([x, d], 1), (2, 1, 2, 1), mode="replicate")
+        x = conv2d(bands, kernel.flip(-1, -2).transpose(0, 1)) / 16
+    return x
+
+
+def us_per_pixel(function, x, n=3):
+    """CPU microseconds per pixel, system time included, the least of n calls."""
+    function(x)
+    took = []
+    for _ in range(n):
+        start = time.process_time()
+        function(x)
+        took.append(time.process_time() - start)
+    return 1e6 * min(took) / x.numel()
+
+
+def published_rows(images):
+    """PSNR of the published weights."""
+    runs = [(f"lvl1_sigma{s}", s, "published") for s in (15, 25, 50)]
+    runs += [("lvl2_sigma25", 25, "published"), ("lvl1_sigma25", 25, "exact"), ("lvl2_sigma25", 25, "exact")]
+    for name, sigma, border in runs:
+        network = published_winnet(name, border=border)
+        values = [psnr(network(y, sigma / 255), x) for x, y in test_noise(images, sigma)]
+        method = f"WINNet {name[3]} level{'s' if name[3] == '2' else ''}"
+        method += ", exact border" if border == "exact" else ""
+        for case, part in (
+            (f"Set12, sigma {sigma}", values),
+            (f"first 7 of Set12, sigma {sigma}", values[:7]),
+        ):
+            yield case, method, "PSNR, published weights", np.mean(part), "dB", len(part), ""
+
+
+def exactness_rows():
+    """Output against the written-out forward, inverse errors, CPU time."""
+    x = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
+    for name in ("lvl1_sigma25", "lvl2_sigma25"):
+        with np.load(weights_folder() / f"winnet_{name}.npz") as file:
+            values = {k: torch.from_numpy(file[k]) for k in file.files}
+        method, network = f"WINNet {name[3]} level", published_winnet(name)
+        exact = plain_winnet({k: v.double() for k, v in values.items()}, x.double(), 25)
+        gap = (network(x, 25 / 255) - exact).abs().max().item()
+        yield "256 x 256", method, "largest output difference from the written-out forward", gap, "", 1, ""
+        network = published_winnet(name, border="exact")
+        for size in ((37, 53), (256, 256)):
+            part, sigma = x[..., : size[0], : size[1]], torch.full((1, 1, 1, 1), 25 / 255)
+            gap = (network.lifting.inverse(*network.lifting(part, sigma), size, sigma) - part).abs().max()
+            yield f"{size[0]} x {size[1]}", f"{method}, exact border", "inverse error", gap.item(), "", 1, ""
+        for side in (256, 512):
+            x_side = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+            ours = us_per_pixel(lambda x: network(x, 25 / 255), x_side)  # noqa: B023
+            plain = us_per_pixel(lambda x: plain_winnet(values, x, 25), x_side, 1)  # noqa: B023
+            yield f"{side} x {side}", method, "CPU time", ours, "us/pixel", 1, ""
+            yield f"{side} x {side}", f"{method}, as published", "CPU time", plain, "us/pixel", 1, ""
+
+
+def estimators():
+    """name -> callable images -> sigma (batch,)."""
+    found = {"NENet, published weights": published_nenet()}
+    if path := shipped("nenet"):
+        found["NENet, ours"] = load_weights(path, NENet()).eval()
+    found["wavelet, flattest quarter"] = wavelet_sigma
+    found["wavelet, whole image"] = lambda x: wavelet_sigma(x, share=1)
+    return found
+
+
+def noise_rows(images, case):
+    for method, estimate in estimators().items():
+        for sigma in LEVELS:
+            errors = [255 * estimate(y).item() - sigma for _, y in test_noise(images, sigma)]
+            kind = (f"{case}, sigma {sigma}", method)
+            yield *kind, "sigma: bias of 255", np.mean(errors), "", len(errors), f"{np.std(errors):.2f}"
+
+
+def blind_rows(images):
+    """The published blind network with sigma given and with sigma estimated."""
+    network = published_winnet("lvl1_blind_0_55")
+    for sigma in (15, 25, 50):
+        pairs = list(test_noise(images, sigma))
+        given = np.mean([psnr(network(y, sigma / 255), x) for x, y in pairs])
+        yield f"Set12, sigma {sigma}", "sigma given", "PSNR, blind WINNet", given, "dB", len(pairs), ""
+        for method, estimate in estimators().items():
+            value = np.mean([psnr(network(y, estimate(y)), x) for x, y in pairs])
+            yield f"Set12, sigma {sigma}", method, "PSNR, blind WINNet", value, "dB", len(pairs), ""
+
+
+@torch.no_grad()
+def main(quick=False):
+    torch.set_num_threads(1)
+    keep_memory()
+    twelve = set12()[: 2 if quick else 12]
+    rows = [*exactness_rows(), *published_rows(twelve), *noise_rows(twelve, "Set12"), *blind_rows(twelve)]
+    rows += noise_rows(images_of("bsd68")[: 2 if quick else 68], "BSD68")
+    table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n", "spread"])
+    print(table.to_string(index=False))
+    if not quick:
+        write_results("winnet", table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two images of each set, nothing written")
+    main(parser.parse_args().quick)

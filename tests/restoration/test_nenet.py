@@ -1,0 +1,120 @@
+"""Noise levels: the wavelet estimate, NENet, its training, blind denoising."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.published import published_nenet
+from inverseflow.core.training import CheckpointError
+from inverseflow.restoration.nenet import Blind, NENet, noisy_crops, train_nenet
+from inverseflow.restoration.noise import wavelet_sigma
+
+
+def scene(n=128, seed=0):
+    """A smooth image with edges and a textured quarter, 0..1."""
+    y, x = np.mgrid[:n, :n] / n
+    image = 0.3 + 0.3 * x + 0.2 * (np.hypot(x - 0.6, y - 0.4) < 0.2)
+    image[: n // 2, : n // 2] += 0.1 * np.random.default_rng(seed).standard_normal((n // 2, n // 2))
+    return torch.tensor(image, dtype=torch.float32)[None, None]
+
+
+def noisy(x, sigma, seed=0):
+    return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sigma_255", [5, 25, 85])
+def test_wavelet_estimate(sigma_255):
+    sigma = sigma_255 / 255
+    x = noisy(scene(), sigma)
+    # a quarter of the blocks has 4,096 details, of which a tenth are independent: 3 % of sigma
+    assert abs(wavelet_sigma(x)[0] / sigma - 1) < 0.08
+    assert abs(wavelet_sigma(x, share=1)[0] / sigma - 1) < (2.5 if sigma_255 == 5 else 0.3)
+    torch.testing.assert_close(wavelet_sigma(3 * x), 3 * wavelet_sigma(x))
+
+
+def test_wavelet_estimate_leaves_saturation_out():
+    x = noisy(scene(), 0.05)
+    x[..., 64:, :] = 1.0  # half of the image
+    assert abs(wavelet_sigma(x.clamp(0, 1))[0] / 0.05 - 1) < 0.1
+
+
+def test_wavelet_estimate_of_batches_and_colours():
+    x = torch.cat([noisy(scene(), 0.02).expand(1, 3, -1, -1), noisy(scene(), 0.1).expand(1, 3, -1, -1)])
+    got = wavelet_sigma(x)
+    assert got.shape == (2,)
+    torch.testing.assert_close(got[0], wavelet_sigma(x[:1, :1])[0])
+    with pytest.raises(ValueError, match=r"11 x 11 pixels or more and 0 < share <= 1, got \(1, 1, 8, 8\)"):
+        wavelet_sigma(torch.zeros(1, 1, 8, 8))
+
+
+def test_nenet_is_the_weighted_covariance_of_patches():
+    torch.manual_seed(0)
+    network, x = NENet(averaged=False, relative=False), noisy(scene(40), 0.1)
+    patches = torch.nn.functional.unfold(x, 8)[0].T
+    w = network.weigh(patches)
+    least = torch.linalg.eigvalsh((patches.T @ (w * patches) / w.sum()).double())[0]
+    torch.testing.assert_close(network(x)[0], least.sqrt().float(), rtol=1e-3, atol=0)
+    assert sum(p.numel() for p in network.parameters()) == 6560
+
+
+@torch.no_grad()
+def test_nenet_scales_with_its_image():
+    torch.manual_seed(0)
+    network, x = NENet(stride=2), noisy(scene(), 0.1)
+    torch.testing.assert_close(network(4 * x), 4 * network(x), rtol=1e-4, atol=0)
+    both = network(torch.cat([x, 2 * x], 1))
+    torch.testing.assert_close(both, network(x) * math.sqrt(2.5), rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="8 x 8 pixels"):
+        NENet(relative=False)(torch.zeros(1, 1, 7, 20))
+
+
+def test_gradients():
+    torch.manual_seed(0)
+    network = NENet(patch=3, width=2, n_layer=2, size=3, relative=False).double()
+    x = noisy(scene(12), 0.2)[..., :9].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: network(x), (x, *network.parameters()), fast_mode=True)
+
+
+def test_training_lowers_the_error_and_resumes_bit_for_bit(tmp_path):
+    images, n_step = [scene(64, seed)[0, 0] for seed in range(3)], 30
+
+    def fresh():
+        torch.manual_seed(0)
+        return NENet(width=4, n_layer=3, stride=2)
+
+    options = dict(n_step=n_step, batch=2, crop=48, rate=1e-2)
+    whole, parts = fresh(), fresh()
+    curves = train_nenet(whole, images, **options)
+    errors = curves.column("loss")[1]
+    assert errors[-10:].mean() < 0.5 * errors[:10].mean()
+    path = tmp_path / "nenet.ckpt"
+    train_nenet(parts, images, checkpoint=path, key="a", stop_after=13, **options)
+    parts = fresh()
+    train_nenet(parts, images, checkpoint=path, key="a", **options)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+    with pytest.raises(CheckpointError, match="another training"):
+        train_nenet(fresh(), images, checkpoint=path, key="b", **options)
+
+
+def test_crops_have_the_noise_they_say():
+    x, sigma = noisy_crops([torch.zeros(70, 80)], 4, 64, (0.1, 0.2), np.random.default_rng(0))
+    assert x.shape == (4, 1, 64, 64) and sigma.min() >= 0.1 and sigma.max() <= 0.2
+    torch.testing.assert_close(x.std((1, 2, 3)), sigma, rtol=0.05, atol=0)
+
+
+def test_blind_denoising_takes_the_estimate_or_what_is_given():
+    seen = []
+    blind = Blind(lambda x, sigma: seen.append(sigma) or x, lambda x: x.std())
+    x = noisy(scene(), 0.1)
+    blind(x)
+    blind(x, 0.3)
+    assert seen == [x.std(), 0.3]
+
+
+@torch.no_grad()
+def test_published_nenet(data_dir):
+    network, x = published_nenet(data_dir), noisy(scene(), 25 / 255)
+    assert abs(network(x)[0] * 255 - 25) < 2.5
