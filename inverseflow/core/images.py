@@ -13,6 +13,7 @@ import numpy as np
 
 from .image_error import ImageError
 from .image_readers import OPENERS
+from .rawdata import pixel_type
 from .tiff_writer import write_tiff
 
 __all__ = ["ImageError", "image_files", "open_image", "open_mask", "write_tiff"]
@@ -67,7 +68,11 @@ def _open(path, channels, dataset, largest, mask):
     path = Path(os.path.expandvars(str(path)))
     form = _form(path)
     pixels = OPENERS[form](path, dataset, largest, mask)
-    dtype = np.dtype(pixels.dtype) if mask else _checked_type(path.name, pixels.dtype)
+    dtype = np.dtype(pixels.dtype) if mask else pixel_type(pixels.dtype)
+    if dtype is None:
+        raise ImageError(
+            f"{path.name}: pixels of type {pixels.dtype}, expected uint8, uint16 or float32; save 8 or 16 bit"
+        )
     if 0 in pixels.shape:
         raise ImageError(f"{path.name}: an image of size {pixels.shape}, without pixels; give another file")
     blocks = tuple(min(n, -(-BLOCK // c) * c) for n, c in zip(pixels.shape, pixels.chunks))
@@ -111,15 +116,6 @@ def _form(path):
             "a Zarr folder: save the image as TIFF"
         )
     return _SUFFIXES[path.suffix.lower()]
-
-
-def _checked_type(source, dtype):
-    dtype = np.dtype(dtype)
-    if dtype.kind == "u" and dtype.itemsize <= 2:
-        return dtype.newbyteorder("=")
-    if dtype.kind == "f":
-        return np.dtype(np.float32)
-    raise ImageError(f"{source}: pixels of type {dtype}, expected uint8, uint16 or float32; save 8 or 16 bit")
 
 
 def _check_channels(source, shape, channels):

@@ -13,6 +13,14 @@ SMALL_BYTES = 64_000_000
 """Up to this size raw data are known by their content, above it by sizes and times (see `state_of`)."""
 
 
+def pixel_type(dtype):
+    """What pixels of a file are read as: counts of 8 and 16 bit as they are, floats as float32; or None."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        return dtype.newbyteorder("=")
+    return np.dtype(np.float32) if dtype.kind == "f" else None
+
+
 def _names(files):
     """Names of files relative to the folder that holds them all."""
     if not files:

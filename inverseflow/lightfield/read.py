@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inverseflow.core.rawdata import pixel_type
+
 from .movie_error import MovieError
 from .tiff_files import open_tiff
 from .zarr_files import open_zarr
@@ -56,7 +58,12 @@ def open_movie(path, dataset=None, frame_ms=None):
     path = Path(os.path.expandvars(str(path)))
     files, form = _find(path)
     movie = _OPENERS[form](path, files, dataset)
-    dtype, shape = _checked_type(path.name, movie.dtype), tuple(int(n) for n in movie.shape)
+    dtype, shape = pixel_type(movie.dtype), tuple(int(n) for n in movie.shape)
+    if dtype is None:
+        raise MovieError(
+            f"{path.name}: frames of type {movie.dtype}, expected uint8, uint16 or float32 counts of a "
+            "camera; save the raw frames in one of these types"
+        )
     if len(shape) != 3 or 0 in shape:
         raise MovieError(f"{path.name}: expected frames (time, v, u), got shape {shape}; give another array")
     if min(shape[1:]) < 3:
@@ -147,18 +154,6 @@ def _check_first(read, source, bad):
             f"{source}: {n} of {frame.size} pixels of frame {good[0]} are NaN or infinite, expected camera "
             "counts; give the raw frames"
         )
-
-
-def _checked_type(source, dtype):
-    dtype = np.dtype(dtype)
-    if dtype.kind == "u" and dtype.itemsize <= 2:
-        return dtype.newbyteorder("=")
-    if dtype.kind == "f":
-        return np.dtype(np.float32)
-    raise MovieError(
-        f"{source}: frames of type {dtype}, expected uint8, uint16 or float32 counts of a camera; save the "
-        "raw frames in one of these types"
-    )
 
 
 def _find(path):

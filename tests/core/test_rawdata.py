@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from inverseflow.core import rawdata
-from inverseflow.core.rawdata import fingerprint, fingerprint_rows, state_of
+from inverseflow.core.rawdata import fingerprint, fingerprint_rows, pixel_type, state_of
 
 
 def recording(folder, **files):
@@ -54,3 +54,9 @@ def test_a_change_is_seen_in_its_block_only(tmp_path):
     changed[5, 2, 3] += 1
     assert [a == fingerprint_rows(changed, *b) for a, b in zip(before, blocks)] == [True, False, True]
     assert not any(a == fingerprint_rows(scan(gain_kev=0.02), *b) for a, b in zip(before, blocks))
+
+
+def test_types_of_pixels():
+    known = {"uint8": "uint8", ">u2": "uint16", "float16": "float32", ">f8": "float32"}
+    assert {name: str(pixel_type(name)) for name in known} == known
+    assert [pixel_type(name) for name in ("int16", "uint32", "bool", "complex64")] == [None] * 4
