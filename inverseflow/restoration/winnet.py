@@ -125,6 +125,19 @@ def _compose(first, second):
     return conv2d(first.transpose(0, 1), second.flip(-1, -2), padding=second.shape[-1] - 1).transpose(0, 1)
 
 
+def _reach(n_level, split, n_step, n_block, n_iter):
+    """Pixels to each side that an output pixel depends on."""
+    reach = 0
+    for level in reversed(range(n_level)):
+        dilation = 1 if split == "lazy" else min(2**level, 2)
+        lifting = (
+            2 * n_step * (2 + 4 * n_block) * dilation
+        )  # P and U have two 3 x 3 and 2 n_block 5 x 5 layers
+        reach = max(2 * n_iter + 2, reach) + 2 * lifting
+        reach = 2 * reach + 1 if split == "lazy" else reach + (3 if split == "dct" else 1)
+    return reach
+
+
 def _delta(kernel):
     """The kernel (n, n, y, x) of the identity, of the size of this one."""
     delta = torch.zeros_like(kernel)
@@ -144,7 +157,10 @@ def _largest_singular_value(matrix, n_iter=10):
 
 
 class WINNet(nn.Module):
-    """Denoiser `network(x, sigma)`: images (batch, 1, y, x) of any size, sigma on the same scale as 0..1.
+    """Denoiser `network(x, sigma)`: images (batch, channel, y, x) of any size, each channel by itself.
+
+    sigma, a number or a tensor (batch,), is on the images' scale, 0..1. `reach` is how many pixels the
+    network sees to each side, `multiple` the grid of pixels that it works on, `config` builds it again.
 
     Parameters
     ----------
@@ -156,6 +172,8 @@ class WINNet(nn.Module):
     border : "exact", or "published" for the borders of the released network
     """
 
+    form = "winnet"
+
     def __init__(
         self, n_level=1, split="dct", n_step=4, n_block=4, width=32, n_code=64, n_iter=4, sigma_trained=0.0,
         border="exact",
@@ -163,7 +181,12 @@ class WINNet(nn.Module):
         super().__init__()
         if n_level not in (1, 2, 3):
             raise ValueError(f"n_level: expected 1, 2 or 3, got {n_level}")
+        sizes = dict(n_step=n_step, n_block=n_block, width=width, n_code=n_code, n_iter=n_iter)
+        self.config = dict(form=self.form, n_level=n_level, split=split, **sizes)
+        self.config |= dict(sigma_trained=sigma_trained, border=border)
         self.sigma_trained = sigma_trained
+        self.multiple = 2**n_level if split == "lazy" else 1
+        self.reach = _reach(n_level, split, n_step, n_block, n_iter)
         levels, denoisers = [], []
         for level in range(n_level):
             dilation = 1 if split == "lazy" else min(2**level, 2)
@@ -179,12 +202,14 @@ class WINNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x, sigma):
-        x = x.contiguous(memory_format=torch.channels_last)
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+        shape, sigma = x.shape, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+        if shape[1] > 1 and len(sigma) > 1:
+            sigma = sigma.repeat_interleave(shape[1], 0)
+        x = x.reshape(-1, 1, *shape[-2:]).contiguous(memory_format=torch.channels_last)
         lifting_sigma = sigma.clamp(min=self.sigma_trained)
         c, details = self.lifting(x, lifting_sigma)
         details = [denoise(d, sigma) for denoise, d in zip(self.denoisers, details)]
-        return self.lifting.inverse(c, details, x.shape[-2:], lifting_sigma)
+        return self.lifting.inverse(c, details, shape[-2:], lifting_sigma).view(shape)
 
     def orthogonality(self):
         """Mean over the levels of ||S * A - delta||_F^2; the published weight in the loss is 10."""

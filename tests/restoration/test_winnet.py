@@ -70,6 +70,34 @@ def test_inference_and_training_compute_the_same():
     assert (torch.cat(each) - loud).abs().max() < 1e-6
 
 
+@torch.no_grad()
+def test_colours_are_images_of_their_own():
+    network, x = woken(WINNet(1, n_step=1, n_block=1)), image(2, 3, 9, 12)
+    sigma = torch.tensor([0.1, 0.3])
+    each = torch.cat([network(x[:, i : i + 1], sigma) for i in range(3)], 1)
+    assert (network(x, sigma) - each).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("n_level, split", [(1, "dct"), (2, "dct"), (1, "lazy"), (2, "lazy"), (1, "haar")])
+def test_reach_and_config(n_level, split):
+    network = woken(WINNet(n_level, split, n_step=1, n_block=1, width=3, n_code=4, n_iter=1), 1.0).double()
+    torch.manual_seed(0)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, 0.0 if p.ndim == 4 else -1.0, 0.5)  # thresholds almost zero
+    assert network.multiple == (2**n_level if split == "lazy" else 1)
+    n = 2 * network.reach + 17
+    farthest = 0
+    for at in range(n // 2, n // 2 + network.multiple):
+        x = image(1, 1, 1, n, dtype=torch.float64).requires_grad_()
+        network(x, 0.1)[0, 0, 0, at].backward()
+        seen = x.grad[0, 0, 0].nonzero()
+        farthest = max(farthest, int((seen - at).abs().max()))
+    assert network.reach / 2 < farthest <= network.reach
+    config = dict(network.config)
+    assert config.pop("form") == "winnet"
+    assert WINNet(**config).state_dict().keys() == network.state_dict().keys()
+
+
 def test_threshold_is_soft_and_grows_with_sigma():
     threshold, x = NoiseThreshold(3), torch.linspace(-1, 1, 21).repeat(1, 3, 1)[..., None]
     with torch.no_grad():
