@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from inverseflow.core.tiles import tiles, widened
+
 from .colour import ColourMap, fit_colours
-from .tiles import read, sample, side_by_side, tiles, widened
+from .tiles import read, sample, side_by_side
 
 CELL_PX, MARGIN_PX = 1024, 96
 

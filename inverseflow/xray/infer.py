@@ -15,8 +15,9 @@ import zarr
 
 from inverseflow.core.compute import BuiltOnce
 from inverseflow.core.stores import new_array, open_store, resumable, write_anchor
+from inverseflow.core.tiles import name_of, tiles, widened
 
-from .tiles import name_of, read, tiles, widened
+from .tiles import read
 
 LAYERS = ("x1", "x2", "residual")
 _log = logging.getLogger(__name__)

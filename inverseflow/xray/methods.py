@@ -20,9 +20,10 @@ import zarr
 
 from inverseflow.core.compute import BuiltOnce
 from inverseflow.core.stores import new_array, open_store
+from inverseflow.core.tiles import name_of
 
 from . import baselines
-from .tiles import name_of, sample, side_by_side
+from .tiles import sample, side_by_side
 
 
 class Method(BuiltOnce):

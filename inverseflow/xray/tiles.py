@@ -2,23 +2,10 @@
 
 import numpy as np
 
+from inverseflow.core.tiles import tiles
+
 IMAGES = ("x", "rgb", "rgb_back", "start")
 SAMPLE_PIXELS = 4_000_000  # of an image, from which numbers that belong to the whole of it are found
-
-
-def tiles(shape, size):
-    """((first row, end), (first column, end)) of all tiles, in rows; together they cover the image once."""
-    rows, cols = ([(i, min(i + size, n)) for i in range(0, n, size)] for n in shape)
-    return [(row, col) for row in rows for col in cols]
-
-
-def name_of(block):
-    return "_".join(str(first) for first, _ in block)
-
-
-def widened(block, overlap, shape):
-    """The block with `overlap` more pixels on every side, as far as the image goes."""
-    return tuple((max(0, a - overlap), min(n, b + overlap)) for (a, b), n in zip(block, shape, strict=True))
 
 
 def read(data, block):

@@ -6,6 +6,7 @@ import torch
 import xarray as xr
 
 from inverseflow.core.compute import compute
+from inverseflow.core.tiles import tiles
 from inverseflow.core.weights import save_weights
 from inverseflow.xray import guide
 from inverseflow.xray import infer as module
@@ -13,7 +14,6 @@ from inverseflow.xray.colour import ColourMap
 from inverseflow.xray.infer import infer
 from inverseflow.xray.methods import method_of
 from inverseflow.xray.settings import InferSettings
-from inverseflow.xray.tiles import tiles
 from inverseflow.xray.train import load_guide, load_network
 from inverseflow.xray.unfolded import Unfolded
 
