@@ -100,6 +100,7 @@ if CONFIG.lightfield:
 if CONFIG.xray:
 
     include: "workflow/rules/xray.smk"
+    include: "workflow/rules/xray_figures.smk"
 
 
 include: "workflow/rules/report.smk"

@@ -1,4 +1,4 @@
-"""Picture of a training on a painting: each term of the loss against the step."""
+"""Pictures of what falls: the terms of a training's loss by steps, the objective of a solver by rounds."""
 
 import numpy as np
 
@@ -43,5 +43,19 @@ def training_figure(card, path, title=""):
         ax.plot(*smooth, color="#0072B2", lw=1.6)
         if (values > 0).all():
             ax.set_yscale("log")
+    write_title(fig, title)
+    save(fig, path)
+
+
+def objective_figure(curve, path, title=""):
+    """Draw an objective before the first round and after every round."""
+    fig = new_figure(4.8, 3.3)
+    ax = add_axes(fig, 0.9, 0.55, 3.6, 2.15)
+    ax.plot(range(len(curve)), curve, "o-", color="#0072B2", ms=3, lw=1.6)
+    ax.set_title("objective, all terms", fontsize=10)
+    ax.set_xlabel("round", fontsize=9)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.tick_params(labelsize=8)
+    ax.grid(alpha=0.3)
     write_title(fig, title)
     save(fig, path)

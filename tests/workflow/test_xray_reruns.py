@@ -16,6 +16,7 @@ AFTER_CALIBRATE = AFTER_INFER | {
     "xray_train",
     "xray_network_figure",
     "xray_infer",
+    "xray_objective_figure",
 }
 KILLER = """
 import os

@@ -1,10 +1,10 @@
-"""The picture of a training."""
+"""The pictures of a training and of an objective."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inverseflow.xray.training_figures import training_figure
+from inverseflow.xray.training_figures import objective_figure, training_figure
 
 
 @pytest.mark.parametrize("n_step", [1, 60])
@@ -20,3 +20,11 @@ def test_every_term_of_the_loss_is_drawn_and_the_same_curves_give_the_same_file(
     panels = [grey[:, k * width // 3 : (k + 1) * width // 3] for k in range(3)]
     assert all((panel < 128).mean() > 1e-3 for panel in panels), "a panel is empty"
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("curve", [[3.0], [9.0, 4.0, 3.0, 2.9]])
+def test_an_objective_is_drawn(tmp_path, curve):
+    objective_figure(curve, tmp_path / "a.png", "csc, a painting")
+    with Image.open(tmp_path / "a.png") as picture:
+        blue = np.asarray(picture.convert("RGB"), float) @ [-1, 0, 1] > 100
+    assert len(np.unique(np.nonzero(blue)[1])) > (150 if len(curve) > 1 else 3)

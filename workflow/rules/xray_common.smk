@@ -159,6 +159,11 @@ PAGES["xray"] = {
                 {"training of the network": f"{_folder}/{sample}/training.png"}
                 if "unfolded" in xray_methods(sample)
                 else {}
+            )
+            | (
+                {"objective of csc": f"{_folder}/{sample}/csc/objective.png"}
+                if "csc" in xray_methods(sample)
+                else {}
             ),
             "tables": {},
             "anchors": {"calibration": f"{_folder}/{sample}/calibration.json"}
