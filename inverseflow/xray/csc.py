@@ -65,7 +65,7 @@ def separate_csc(x, rgb, dictionary, settings, rgb_back=None, watch=None, colour
     if start is not None:
         y[0] = torch.from_numpy(np.ascontiguousarray(start / unit, np.float32))
         y[1] = x - y[0]
-    detail = Detail(x.shape, settings.smooth_px)
+    detail = Detail(x.shape, dictionary.smooth_px)
     codes = [Codes(dictionary.atoms, detail(sides[i]) if i < len(sides) else None, settings) for i in (0, 1)]
     curve = [_objective(x, y, codes, guides, detail, settings)]
     for k in range(settings.n_iter):

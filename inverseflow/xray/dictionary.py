@@ -24,10 +24,12 @@ DESIGNS = ("cat", "landscape", "flowers", "rocket", "portrait", "motorcycle", "o
 
 @dataclass(frozen=True)
 class Dictionary:
-    """atoms : tensor (4, K, h, w) over x, r, g, b; colours : ColourPrior."""
+    """atoms : tensor (4, K, h, w) over x, r, g, b, of what is left without the smooth part; colours :
+    ColourPrior; smooth_px : sigma of the smooth part, pixels."""
 
     atoms: torch.Tensor
     colours: ColourPrior
+    smooth_px: float
 
 
 def load_dictionary(path):
@@ -35,11 +37,12 @@ def load_dictionary(path):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    read_card(path)
+    card = read_card(path)
     try:
-        values = load_file(path)
+        values, smooth_px = load_file(path), card["settings"]["smooth_px"]
         atoms = values.pop("atoms")
-        return Dictionary(atoms, ColourPrior(**{k: v.squeeze().numpy() for k, v in values.items()}))
+        prior = ColourPrior(**{k: v.squeeze().numpy() for k, v in values.items()})
+        return Dictionary(atoms, prior, smooth_px)
     except (SafetensorError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: expected a dictionary of x-ray separation ({error}); learn it anew"
@@ -85,7 +88,7 @@ def learn_from(windows, settings):
         _patches(images, settings), settings.n_atom, settings.size, settings.threshold, settings.n_iter,
         n_code=25, seed=settings.seed,
     )  # fmt: skip
-    return Dictionary(atoms.float(), prior), curve
+    return Dictionary(atoms.float(), prior, settings.smooth_px), curve
 
 
 def details(x, rgb, smooth_px):

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from inverseflow.core.metrics import correlation
 from inverseflow.core.weights import shipped
+from inverseflow.xray import csc
 from inverseflow.xray.baselines import half, luminance
 from inverseflow.xray.colour import fit_colours
 from inverseflow.xray.csc import Detail, separate_csc
@@ -42,6 +44,85 @@ def test_objective_never_rises(separated):
     assert len(curve) == 9 and (np.diff(curve) <= 0).all()
     assert curve[-1] < 0.8 * curve[0]
     assert [f for _, f in seen] == list(curve[1:]) and [k for k, _ in seen] == list(range(8))
+
+
+def haar_details(image, levels):
+    """Differences of the means of the four squares that meet in a corner, added up pixel by pixel."""
+    rows, cols = image.shape
+    weight = np.ones((rows + 1, cols + 1))
+    weight[[0, -1]] *= 0.5**0.5
+    weight[:, [0, -1]] *= 0.5**0.5
+    for side in (2**level for level in range(levels)):
+        wide = np.pad(image, side, mode="symmetric")
+
+        def square(down, right, wide=wide, side=side):
+            corners = np.zeros((rows + 1, cols + 1))
+            for y in range(side):
+                for x in range(side):
+                    first, left = down * side + y, right * side + x
+                    corners += wide[first : first + rows + 1, left : left + cols + 1]
+            return corners / side**2
+
+        a, b, c, d = square(0, 0), square(0, 1), square(1, 0), square(1, 1)
+        yield from (weight * v / 4 for v in (a + b - c - d, a - b + c - d, a - b - c + d))
+
+
+def independent_objective(x, layers, codes, colours, guides, atoms, s, smooth_px):
+    """The objective of the module's docstring in float64, written anew: no FFT, no frame of the package."""
+
+    def high(image):
+        return image - gaussian_filter(image, smooth_px, mode="reflect")
+
+    middle = atoms.shape[-1] // 2
+
+    def drawn(z, channel):
+        parts = [
+            np.roll(atoms[channel, k, i, j] * z[k], (i - middle, j - middle), (0, 1))
+            for k, i, j in np.ndindex(*atoms.shape[1:])
+        ]
+        return np.sum(parts, 0)
+
+    value = 0.5 * ((x - layers[0] - layers[1]) ** 2).sum()
+    for i, (y, z) in enumerate(zip(layers, codes, strict=True)):
+        value += 0.5 * s.tau * ((high(y) - drawn(z, 0)) ** 2).sum() + s.threshold * np.abs(z).sum()
+        if i < len(colours):
+            value += 0.5 * s.alpha * ((y - guides[i]) ** 2).sum()
+            rest = [high(image) - drawn(z, 1 + c) for c, image in enumerate(colours[i])]
+            value += 0.5 * s.gamma * np.sum(np.square(rest))
+    pairs = zip(*(haar_details(y, s.levels) for y in layers), strict=True)
+    return value + s.mu * sum(np.abs(a * b).sum() for a, b in pairs)
+
+
+def test_an_independent_objective_agrees_and_never_rises(painting, dictionary, monkeypatch):
+    """Every value that the solver looks at, with the codes that are then in force."""
+    x, rgb, *_ = (image[..., :40, :36] for image in painting)
+    improve, evaluate, seen = csc.Codes.improve, csc._objective, []
+
+    def improving(self, layer, n_iter):
+        improve(self, layer, n_iter)
+        if self.drawn is self.admm.Dy:
+            self.in_force = self.admm.codes().numpy().astype(float).transpose(2, 0, 1)
+
+    def looking(x, y, codes, guides, detail, s):
+        value = evaluate(x, y, codes, guides, detail, s)
+        none = np.zeros((dictionary.atoms.shape[1], *x.shape))
+        images = [image.numpy().astype(float) for image in (x, *y, *guides)]
+        seen.append((value, images, [getattr(c, "in_force", none) for c in codes]))
+        return value
+
+    monkeypatch.setattr(csc.Codes, "improve", improving)
+    monkeypatch.setattr(csc, "_objective", looking)
+    settings = CscSettings(n_iter=3, tol=0)
+    *_, curve = separate_csc(x, rgb, dictionary, settings)
+    atoms, colours = dictionary.atoms.numpy().astype(float), [rgb.astype(float)]
+    own = []
+    for value, (x, y1, y2, *guides), codes in seen:
+        own.append(
+            independent_objective(x, (y1, y2), codes, colours, guides, atoms, settings, dictionary.smooth_px)
+        )
+        assert value == pytest.approx(own[-1], rel=1e-5)  # the solver's images and codes are float32
+    rounds = [own[[value for value, *_ in seen].index(f)] for f in curve]
+    assert len(rounds) == 4 and all(b <= a for a, b in zip(rounds, rounds[1:], strict=False))
 
 
 def test_layers_are_nearer_the_truth_than_baselines(painting, separated):
