@@ -1,4 +1,4 @@
-"""Denoisers x_hat = network(x, sigma) for white Gaussian noise: a small U-Net, DnCNN and FFDNet.
+"""Denoisers x_hat = network(x, sigma) for white Gaussian noise: a small U-Net, DnCNN, FFDNet, and WINNet.
 
 x (batch, channel, y, x) on the scale 0..1, of any size; sigma, on the same scale, a number or a tensor
 (batch,). Every network is built again from its `config`, which its card keeps; `reach` is how many pixels it
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from inverseflow.core.weights import load_weights, read_card
+
+from .winnet import WINNet
 
 
 def noise_map(x, sigma, shape):
@@ -143,7 +145,7 @@ class FFDNet(nn.Module):
         return F.pixel_shuffle(_through(self.convolutions, u), 2)[..., : y.shape[-2], : y.shape[-1]]
 
 
-FORMS = {"unet": UNet, "dncnn": DnCNN, "ffdnet": FFDNet}
+FORMS = {"unet": UNet, "dncnn": DnCNN, "ffdnet": FFDNet, "winnet": WINNet}
 
 
 def build(config):

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from inverseflow.core.settings import Settings, setting
 
-Form = Literal["unet", "dncnn", "ffdnet"]
+Form = Literal["unet", "dncnn", "ffdnet", "winnet"]
 
 
 class DataSettings(Settings):
@@ -41,10 +41,26 @@ class TrainSettings(Settings):
     )
     form: Form = setting("unet", "network")
     width: tuple[int, ...] | None = setting(
-        None, "channels: of each level of unet, one number for dncnn and ffdnet; the form's own when left out"
+        None, "channels: of each level of unet, one number for the others; the form's own when left out"
     )
     depth: tuple[int, ...] | None = setting(
-        None, "residual blocks of each level of unet, convolutions of dncnn and ffdnet; as width"
+        None,
+        "residual blocks of each level of unet or in each lifting net of winnet, else convolutions; as width",
+    )
+    n_level: int = setting(1, "lifting levels of winnet", ge=1, le=3)
+    split: Literal["dct", "haar", "lazy"] = setting(
+        "dct",
+        "split of winnet into coarse and details: 16 or 4 undecimated channels, or lazy: every other pixel",
+    )
+    orthogonality: float = setting(
+        0.2,
+        "winnet: weight of how far its synthesis is from undoing its analysis; as 10 in the paper's loss",
+        ge=0,
+    )
+    spectral: float = setting(
+        0.002,
+        "winnet: weight of the norms of its lifting nets, in one step of ten; as 0.1 in the paper",
+        ge=0,
     )
     sigma_255: tuple[float, float] = setting(
         (0, 55), "lowest and highest noise level, drawn evenly for each square, on the scale 0..255"

@@ -33,6 +33,7 @@ from .patches import Squares
 MAX_CURVE = 200
 CURVE_EVERY = 20  # steps
 WARM_UP = 300  # steps
+SPECTRAL_EVERY = 10  # steps
 HELD_OUT_LEVELS = (15, 25, 50)  # sigma on 0..255
 RATES = {"muon": 0.006, "adamw": 2e-3}
 LOWEST = 3 / 255  # added to sigma in the weight of a square
@@ -70,24 +71,30 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
 
 def _settings(settings):
     """What the weights depend on in the flat stage."""
-    late = {"weights", "n_step", "settle", "validate_every", "checkpoint_every"}
-    return settings.model_dump(mode="json", exclude=late)
+    others = {"weights", "n_step", "settle", "validate_every", "checkpoint_every"}
+    if settings.form != "winnet":
+        others |= {"n_level", "split", "orthogonality", "spectral"}
+    return settings.model_dump(mode="json", exclude=others)
 
 
 def new_network(settings, n_channel):
     """The untrained network that the settings ask for."""
-    config = {"form": settings.form, "n_channel": n_channel}
-    if settings.form == "unet":
-        config |= {"width": settings.width, "n_block": settings.depth}
-    else:
-        for name in ("width", "depth"):
-            value = getattr(settings, name)
-            if value is not None and len(value) != 1:
-                raise ValueError(f"{name}: expected one number for {settings.form}, got {list(value)}")
-            config[name] = value and value[0]
+    config = {"form": settings.form} | ({"n_channel": n_channel} if settings.form != "winnet" else {})
+    if settings.form == "winnet":
+        config |= {"n_level": settings.n_level, "split": settings.split}
+        low, high = settings.sigma_255
+        config["sigma_trained"] = high / 255 if low == high else 0.0
+    depth = "n_block" if settings.form in ("unet", "winnet") else "depth"
+    for name, value in ((depth, settings.depth), ("width", settings.width)):
+        if value is None:
+            continue
+        if settings.form != "unet" and len(value) != 1:
+            setting = "width" if name == "width" else "depth"
+            raise ValueError(f"{setting}: expected one number for {settings.form}, got {list(value)}")
+        config[name] = value if settings.form == "unet" else value[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return build({k: v for k, v in config.items() if v is not None})
+        return build(config)
 
 
 class Clock:
@@ -228,7 +235,7 @@ class Parts:
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision):
             x_hat = network(noisy, sigma)
         loss = denoising_loss(x_hat.float(), x, sigma)
-        loss.backward()
+        (loss + penalty(network, settings, step)).backward()
         return float(loss.detach())
 
 
@@ -253,6 +260,14 @@ def denoising_loss(x_hat, x, sigma):
     """Mean over squares of the squared error over (sigma + 3/255)^1.2."""
     error = (x_hat - x).square().mean((1, 2, 3))
     return (error / (sigma + LOWEST) ** POWER).mean()
+
+
+def penalty(network, settings, step):
+    """What keeps a WINNet near a transform that can be undone; 0 for other forms."""
+    if network.form != "winnet":
+        return 0.0
+    value = settings.orthogonality * network.orthogonality()
+    return value + settings.spectral * network.spectral_norm() if step % SPECTRAL_EVERY == 0 else value
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def test_weights_and_card_build_the_network_again(network, tmp_path):
 
 
 def test_messages(tmp_path):
-    with pytest.raises(ValueError, match="expected form unet, dncnn, ffdnet, got 'vnet'"):
+    with pytest.raises(ValueError, match="expected form unet, dncnn, ffdnet, winnet, got 'vnet'"):
         build({"form": "vnet"})
     with pytest.raises(ValueError, match="as many widths as numbers of blocks"):
         UNet(1, (8, 8), (1, 1, 1))

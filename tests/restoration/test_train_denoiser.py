@@ -132,6 +132,23 @@ def test_dncnn_and_ffdnet_train_in_half_precision(store):
         module.new_network(TrainSettings(form="dncnn", width=(8, 8)), 1)
 
 
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_winnet_trains_and_stays_orthogonal(store, optimiser):
+    settings = TrainSettings(
+        **SMALL | dict(form="winnet", split="lazy", width=(4,), depth=(1,), n_step=30, optimiser=optimiser)
+    )
+    net, squares = module.new_network(settings, 1), Squares(store)
+    before = net.orthogonality().item()
+    values, curves, _ = module.fit(net, squares, settings, where="cpu")
+    assert all(v.isfinite().all() for v in values.values()) and net.orthogonality().item() < before
+    x = torch.from_numpy(squares.held_out[:2] / np.float32(65535))
+    c, d = net.lifting(x, torch.tensor(0.1).reshape(1, 1, 1, 1))
+    back = net.lifting.inverse(c, d, x.shape[-2:], torch.tensor(0.1).reshape(1, 1, 1, 1))
+    assert (back - x).abs().max() < 1e-5
+    one_level = TrainSettings(form="winnet", sigma_255=(25, 25))
+    assert module.new_network(one_level, 1).config["sigma_trained"] == 25 / 255
+
+
 def test_learning_rate_rises_stays_and_settles():
     share = [module.share_of_rate(s, 700, 1000) for s in range(1000)]
     assert share[0] == 1 / 300 and share[299:700] == [1] * 401 and np.all(np.diff(share[700:]) < 0)
