@@ -75,7 +75,7 @@ class Run:
     def snakemake(self, *args, ok=True, **environment):
         """Run, and give what was printed."""
         process = self.process(*args, env=os.environ | environment)
-        text, _ = process.communicate(timeout=600)
+        text, _ = process.communicate(timeout=1800)
         assert (process.returncode == 0) == ok, text[-8000:]
         return text
 
