@@ -199,7 +199,8 @@ class Mask(Degradation):
 
 def add_noise(y, sigma, generator):
     """y plus white Gaussian noise of standard deviation `sigma`; `generator` is a torch.Generator."""
-    return y + sigma * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+    noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=generator.device)
+    return y + sigma * noise.to(y.device)
 
 
 def enlarge(y, factor, phase=0):
