@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inverseflow.core.dictionaries import learn_dictionary
+from inverseflow.core.dictionaries import learn_dictionary, sample_patches
+from inverseflow.core.stores import open_store
 from inverseflow.core.weights import WeightsError, read_card, save_weights
 
 from .colour import ColourPrior, learn_colours
+from .tiles import jittered
 
 CHANNELS = ("x", "r", "g", "b")
+PATCH_PX, WINDOW_PX = 64, 192
 PALETTES = ("dutch", "romantic", "baroque", "early", "academic", "grisaille")
 DESIGNS = ("cat", "landscape", "flowers", "rocket", "portrait", "motorcycle", "ornament")
 """Of the tuning paintings; those of the test paintings are never learned from."""
@@ -49,32 +52,28 @@ def load_dictionary(path):
         ) from None
 
 
-def learn(paintings, settings, output, code=None):
+def learn(paintings, settings, output, code=None, command=None):
     """Learn a dictionary and write it with its card.
 
     paintings : paths of calibrated stores with x (y, x) and rgb (channel, y, x) and nothing concealed; when
-    there is none, virtual paintings. Large ones are learned from windows. settings : DictionarySettings.
+    there is none, virtual paintings. Large ones are learned from windows. The card's figures are of what was
+    not learned from: the right quarter of the last painting, or a virtual painting more.
+    settings : DictionarySettings. code : digest, command : line that learned it, for the card.
     """
     source = [str(p).rsplit("/", 2)[-2] for p in paintings] or "virtual paintings (synthetic)"
-    windows = list(_windows(paintings, settings) if paintings else _virtual(settings))
-    if not windows:
-        names = ", ".join(map(str, paintings))
-        raise ValueError(
-            f"{names}: expected 64 x 64 pixels or more with x and rgb to learn from, got none; name other "
-            "samples, or none for virtual paintings"
-        )
+    windows, unseen = windows_of(paintings, settings) if paintings else virtual_windows(settings)
     dictionary, curve = learn_from(windows, settings)
     values = {"atoms": dictionary.atoms} | {
         k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in vars(dictionary.colours).items()
     }
-    x, rgb = windows[-1] if paintings else held_out(settings)
     card = {
         "learned_from": source,
         "n_window": len(windows),
         "settings": settings.model_dump(mode="json"),
         "code": code,
+        "command": command,
         "curve": [float(c) for c in curve],
-        "figures": figures(dictionary, x, rgb, settings),
+        "figures": figures(dictionary, *unseen, settings),
     }
     network = {"form": "coupled dictionary and colour table", "channels": list(CHANNELS)}
     save_weights(output, values, network | {"n_atom": settings.n_atom, "size": settings.size}, card)
@@ -83,11 +82,16 @@ def learn(paintings, settings, output, code=None):
 def learn_from(windows, settings):
     """(Dictionary, cost per round) from a list of (x (y, x), rgb (3, y, x))."""
     prior = learn_colours([(x, rgb) for x, rgb in windows], settings.n_colour, settings.seed)
-    images = [details(x, rgb, settings.smooth_px) for x, rgb in windows]
+    images = [details(x, rgb, settings.smooth_px).numpy() for x, rgb in windows]
     atoms, curve = learn_dictionary(
-        _patches(images, settings), settings.n_atom, settings.size, settings.threshold, settings.n_iter,
-        n_code=25, seed=settings.seed,
-    )  # fmt: skip
+        sample_patches(images, PATCH_PX, 4, settings.seed),
+        settings.n_atom,
+        settings.size,
+        settings.threshold,
+        settings.n_iter,
+        n_code=25,
+        seed=settings.seed,
+    )
     return Dictionary(atoms.float(), prior, settings.smooth_px), curve
 
 
@@ -117,26 +121,14 @@ def figures(dictionary, x, rgb, settings):
     }
 
 
-def _patches(images, settings):
-    """Batches of 4 random squares of 64 pixels, endless."""
-    rng = np.random.default_rng([settings.seed, 1])
-    while True:
-        batch = []
-        for _ in range(4):
-            image = images[rng.integers(len(images))]
-            y, x = (rng.integers(n - 63) for n in image.shape[-2:])
-            batch.append(image[:, y : y + 64, x : x + 64])
-        yield torch.stack(batch)
+def virtual_windows(settings):
+    """[(x, rgb)] of virtual paintings, and one more that is held out."""
+    return [_virtual_painting(settings, i, WINDOW_PX) for i in range(settings.n_painting)], held_out(settings)
 
 
 def held_out(settings):
-    """x and rgb of a virtual painting not learned from; the card's figures are of it."""
+    """x and rgb of a virtual painting not learned from."""
     return _virtual_painting(settings, len(DESIGNS) * len(PALETTES), 128)
-
-
-def _virtual(settings):
-    for i in range(settings.n_painting):
-        yield _virtual_painting(settings, i, 192)
 
 
 def _virtual_painting(settings, i, size):
@@ -160,22 +152,63 @@ def _virtual_painting(settings, i, size):
     return painting["x"].values, painting["rgb"].values
 
 
-def _windows(paintings, settings, size=192, n=4):
-    """Windows from a jittered grid over each painting; pixels without a radiograph are left out."""
-    import xarray as xr
+def windows_of(paintings, settings):
+    """[(x, rgb)] of windows from a jittered grid over each painting, and a window that none of them overlaps.
 
-    rng = np.random.default_rng([settings.seed, 3])
+    The last one comes from the right quarter of the last painting, where no window is learned from. Windows
+    that hold pixels without a value are left out.
+    """
+    rng, found = np.random.default_rng([settings.seed, 3]), []
     for path in paintings:
-        with xr.open_zarr(path, consolidated=False) as data:
-            if "rgb" not in data:
-                raise ValueError(f"{path}: expected x and rgb to learn a dictionary from, got no rgb")
-            for i in range(n):
-                for j in range(n):
-                    place = [
-                        slice(a := int((k + rng.random()) / n * max(m - size, 1)), a + size)
-                        for k, m in zip((i, j), data["x"].shape, strict=True)
-                    ]
-                    x = data["x"][tuple(place)].values
-                    rgb = data["rgb"][(slice(None), *place)].values
-                    if min(x.shape) >= 64 and np.isfinite(x).all() and np.isfinite(rgb).all():
-                        yield x.astype(np.float32), rgb.astype(np.float32)
+        data = open_store(path)
+        if "rgb" not in data:
+            raise ValueError(f"{path}: expected x and rgb to learn a dictionary from, got no rgb")
+        rows, cols = data["x"].shape
+        free = cols - cols // 4 if path == paintings[-1] else cols
+        found += [_window(data, place) for place in jittered((rows, free), WINDOW_PX, 4, rng)]
+    side = min(WINDOW_PX, cols - free)
+    places = [
+        (slice(a, min(a + WINDOW_PX, rows)), slice(cols - side, cols)) for a in range(0, rows, WINDOW_PX)
+    ]
+    unseen = [pair for pair in (_window(data, place) for place in places) if _whole(pair, settings.size)]
+    windows = [pair for pair in found if _whole(pair, PATCH_PX)]
+    if not windows or not unseen:
+        names = ", ".join(map(str, paintings))
+        raise ValueError(
+            f"{names}: expected 64 x 86 pixels or more with x and rgb, three quarters to learn from and a "
+            "quarter to judge by, got none; name other samples, or none for virtual paintings"
+        )
+    return windows, max(unseen, key=lambda pair: pair[0].size)
+
+
+def _window(data, place):
+    x, rgb = data["x"][place].values, data["rgb"][(slice(None), *place)].values
+    return x.astype(np.float32), rgb.astype(np.float32)
+
+
+def _whole(pair, size):
+    """True for windows of this size or more in which every pixel has a value."""
+    return min(pair[0].shape) >= size and all(np.isfinite(image).all() for image in pair)
+
+
+def main():
+    """python -m inverseflow.xray.dictionary OUTPUT.safetensors    learns the one of the package"""
+    import sys
+
+    from inverseflow.core.provenance import ROOT, code_digest
+
+    from .settings import DictionarySettings
+
+    torch.set_num_threads(1)
+    code = code_digest(ROOT / "scripts" / "xray" / "dictionary.py")
+    learn(
+        [],
+        DictionarySettings(),
+        sys.argv[1],
+        code,
+        "python -m inverseflow.xray.dictionary OUTPUT.safetensors",
+    )
+
+
+if __name__ == "__main__":
+    main()

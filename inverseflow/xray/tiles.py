@@ -30,3 +30,14 @@ def side_by_side(parts):
     """Squares of `sample` as one image, {name: array}; those at the lower border may cut the others short."""
     rows = min(part["x"].shape[0] for part in parts)
     return {n: np.concatenate([p[n][..., :rows, :] for p in parts], -1) for n in parts[0]}
+
+
+def jittered(shape, size, n, rng):
+    """Places (rows, columns) of n x n windows, each somewhere in its cell of a grid over the image."""
+    return [
+        tuple(
+            slice(a := int((k + rng.random()) / n * max(m - size, 1)), min(a + size, m))
+            for k, m in zip(cell, shape, strict=True)
+        )
+        for cell in np.ndindex(n, n)
+    ]

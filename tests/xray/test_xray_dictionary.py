@@ -13,6 +13,7 @@ from inverseflow.xray.dictionary import (
     held_out,
     learn,
     load_dictionary,
+    windows_of,
 )
 from inverseflow.xray.painting import TEST
 from inverseflow.xray.settings import DictionarySettings
@@ -60,8 +61,27 @@ def test_a_dictionary_of_ones_own_paintings(tmp_path):
     card, dictionary = read_card(output), load_dictionary(output)
     assert card["learned_from"] == ["madonna"] and card["code"] == "code:1" and card["n_window"] == 16
     assert dictionary.atoms.shape == (4, 6, 5, 5) and dictionary.colours.centres.shape == (12, 3)
+    assert (
+        figures(dictionary, rgb.mean(0)[:192, -54:], rgb[:, :192, -54:], DictionarySettings(**TINY))
+        == (card["figures"])
+    )
     norms = dictionary.atoms.square().sum((0, 2, 3)).sqrt()
     assert float(norms.max()) <= 1 + 1e-5
+
+
+def test_figures_are_of_a_part_that_no_window_overlaps(tmp_path):
+    """A map of places as the radiograph tells which pixels a window holds."""
+    places = np.arange(300 * 400, dtype=np.float32).reshape(300, 400)
+    stores = [tmp_path / name / "calibrated.zarr" for name in ("a", "b")]
+    for k, store in enumerate(stores):
+        x = places + k * places.size
+        xr.Dataset({"x": (("y", "x"), x), "rgb": (("channel", "y", "x"), np.stack([x] * 3))}).to_zarr(
+            store, zarr_format=3, consolidated=False
+        )
+    windows, (unseen, _) = windows_of(stores, DictionarySettings())
+    learned = np.unique(np.concatenate([x.ravel() for x, _ in windows]))
+    assert len(windows) == 32 and unseen.shape == (192, 100) and not np.isin(unseen, learned).any()
+    assert (learned[learned < places.size] % 400).max() > 380  # of the others the whole is learned from
 
 
 def test_paintings_that_cannot_be_learned_from(tmp_path):
@@ -75,7 +95,7 @@ def test_paintings_that_cannot_be_learned_from(tmp_path):
     xr.Dataset(
         {"x": (("y", "x"), np.zeros((40, 80))), "rgb": (("channel", "y", "x"), np.zeros((3, 40, 80)))}
     ).to_zarr(small, zarr_format=3, consolidated=False)
-    with pytest.raises(ValueError, match="64 x 64 pixels"):
+    with pytest.raises(ValueError, match="64 x 86 pixels or more with x and rgb"):
         learn([small], DictionarySettings(**TINY), tmp_path / "d.safetensors")
 
 
