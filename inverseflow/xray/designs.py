@@ -14,14 +14,21 @@ PICTURES = {
     "astronaut": ("skimage", "astronaut.png"),
     "camera": ("skimage", "camera.png"),
     "cat": ("skimage", "chelsea.png"),
+    "clock": ("skimage", "clock_motion.png"),
     "coffee": ("skimage", "coffee.png"),
     "coins": ("skimage", "coins.png"),
+    "grass": ("skimage", "grass.png"),
+    "gravel": ("skimage", "gravel.png"),
     "hopper": ("matplotlib", "grace_hopper.jpg"),
+    "horse": ("skimage", "horse.png"),
+    "hubble": ("skimage", "hubble_deep_field.jpg"),
+    "logo": ("skimage", "logo.png"),
     "moon": ("skimage", "moon.png"),
     "motorcycle": ("skimage", "motorcycle_left.png"),
     "page": ("skimage", "page.png"),
     "retina": ("skimage", "retina.jpg"),
     "rocket": ("skimage", "rocket.jpg"),
+    "text": ("skimage", "text.png"),
     "tissue": ("skimage", "ihc.png"),
 }
 LARGEST = 1024
@@ -42,17 +49,24 @@ def _picture(name):
     return np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
 
 
-def design(name, n_row, n_col, seed=0, turned=0):
+def design(name, n_row, n_col, seed=0, turned=0, zoom=1.0):
     """The sRGB picture (y, x, 3), 0 .. 1, of a design.
 
     Pictures are cut to the format at their centre and resized; drawings are drawn, differently for each seed.
-    turned: quarter turns to the left, as when a used canvas is taken the other way. ValueError for an unknown
-    name.
+    turned: quarter turns to the left, as when a used canvas is taken the other way. zoom: above 1 a part of
+    the design, `zoom` times as large, from a place that the seed chooses. ValueError for an unknown name.
     """
     if name not in DESIGNS:
         raise ValueError(f"design: expected one of {', '.join(DESIGNS)}, got {name!r}")
     from skimage.transform import resize
 
+    if zoom > 1:
+        whole = [int(np.ceil(n * zoom)) for n in (n_row, n_col)]
+        rng = np.random.default_rng([seed, 13])
+        top, left = (int(rng.integers(w - n + 1)) for w, n in zip(whole, (n_row, n_col)))
+        return np.ascontiguousarray(
+            design(name, *whole, seed, turned)[top : top + n_row, left : left + n_col]
+        )
     shape = (n_col, n_row) if turned % 2 else (n_row, n_col)
     shrink = min(1.0, LARGEST / max(shape))
     drawn = [max(round(n * shrink), 1) for n in shape]

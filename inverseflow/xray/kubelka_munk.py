@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .pigments import BANDS_NM, PALETTES, PIGMENTS
+from .pigments import BANDS_NM, PIGMENTS, pigments_of
 
 LUT_NODES = 21
 """Nodes per channel of the table from sRGB to mixtures."""
@@ -112,11 +112,12 @@ def mixing_table(palette, softness=4.0):
     """Shares by volume of the pigments for every sRGB colour: (node, node, node, pigment).
 
     The eight mixtures whose masstones come nearest (distance d, CIE 1976), weighted with
-    exp(-(d^2 - d_min^2) / 2 softness^2): a painter's tones run into each other. palette: name in PALETTES.
+    exp(-(d^2 - d_min^2) / 2 softness^2): a painter's tones run into each other. palette: see
+    `pigments_of`.
     """
     from scipy.spatial import cKDTree
 
-    names = PALETTES[palette]
+    names = pigments_of(palette)
     shares = mixtures(names)
     absorbed, scattered = absorption_scattering(names)
     ratio = (shares @ absorbed) / (shares @ scattered)
@@ -141,6 +142,6 @@ def mixed(colour, palette):
 
 def tonal_range(palette):
     """Lightness L* of the palette's black and white."""
-    names = PALETTES[palette]
+    names = pigments_of(palette)
     dark, light = (lab(srgb(np.array(PIGMENTS[names[k]].masstone)))[0] for k in (-1, 0))
     return float(dark), float(light)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from . import brushwork, kubelka_munk, radiography, support
 from .designs import design
-from .pigments import PALETTES, PIGMENT_VOLUME, PIGMENTS
+from .pigments import PIGMENT_VOLUME, PIGMENTS, pigments_of
 from .settings import SimulateSettings
 
 LAYERS = ("support", "ground", "concealed", "priming", "visible")
@@ -160,11 +160,13 @@ class Scene:
     def __init__(self, settings):
         s = self.settings = settings
         self.n_stripe = -(-s.n_row // STRIPE)
-        self.front = Paint(s, s.visible, 0, s.palette, s.paint_um, 1)
+        self.front = Paint(s, s.visible, 0, s.palette, s.paint_um, 1, s.visible_zoom)
         self.back = None
         if s.concealed:
             turned, palette = s.concealed_turned, s.concealed_palette
-            self.back = Paint(s, s.concealed, turned, palette, s.concealed_um, 2, s.double_sided)
+            self.back = Paint(
+                s, s.concealed, turned, palette, s.concealed_um, 2, s.concealed_zoom, s.double_sided
+            )
         rng = np.random.default_rng([s.seed, 3])
         self.support, self.ground_um = support.materials(s, rng)
         self.kept = np.ones((s.n_row, s.n_col), np.float32)
@@ -268,9 +270,9 @@ class Paint:
     thickness (y, x) in um; shade (y, x): light on the relief; palette: names of the pigments.
     """
 
-    def __init__(self, s, name, turned, palette, thickness_um, stream, mirrored=False):
+    def __init__(self, s, name, turned, palette, thickness_um, stream, zoom=1.0, mirrored=False):
         rng = np.random.default_rng([s.seed, stream])
-        image = design(name, s.n_row, s.n_col, 2 * s.seed + stream, turned)
+        image = design(name, s.n_row, s.n_col, 2 * s.seed + stream, turned, zoom)
         image = image[:, ::-1] if mirrored else image
         length = max(1.6 / s.pixel_mm, 2)
         direction = brushwork.directions(image, rng)
@@ -284,7 +286,7 @@ class Paint:
         body = 0.62 + 0.75 * lightness**1.5  # lights are painted thickly
         uneven = s.relief * relief + s.hidden_variation * (0.75 * slow + 0.35 * drag)
         light = 0.5 * (np.gradient(relief, axis=0) + np.gradient(relief, axis=1)) * body
-        self.name, self.palette = palette, PALETTES[palette]
+        self.name, self.palette = palette, pigments_of(palette)
         self.tones = np.clip(tones * (1 + 0.3 * s.relief * relief[..., None]), 0, 1).astype(np.float32)
         self.thickness = (thickness_um * body * np.exp(uneven)).astype(np.float32)
         self.shade = (1 + 0.27 * s.relief * np.clip(light, -3, 3)).astype(np.float32)

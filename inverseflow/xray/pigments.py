@@ -103,3 +103,8 @@ PALETTES = {
     ),
 }
 """Pigments that a painter had at hand; the first is the white, the last the black."""
+
+
+def pigments_of(palette):
+    """Names of the pigments of a palette: of one in PALETTES, or the names themselves, white to black."""
+    return PALETTES[palette] if isinstance(palette, str) else tuple(palette)

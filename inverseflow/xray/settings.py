@@ -8,9 +8,16 @@ from inverseflow.core.settings import ByName, Name, Settings, setting
 
 Method = Literal["half", "luminance", "levin_weiss", "guided", "oracle", "csc", "unfolded", "cradle"]
 Design = Literal[
-    *("astronaut", "camera", "cat", "coffee", "coins", "hopper", "moon", "motorcycle", "page", "retina"),
-    *("rocket", "tissue", "architecture", "flowers", "landscape", "lettering", "ornament", "portrait"),
-    *("saint", "ship", "still_life"),
+    *("astronaut", "camera", "cat", "clock", "coffee", "coins", "grass", "gravel", "hopper"),
+    *("horse", "hubble", "logo", "moon", "motorcycle", "page", "retina", "rocket", "text", "tissue"),
+    *("architecture", "flowers", "landscape", "lettering", "ornament", "portrait", "saint"),
+    *("ship", "still_life"),
+]
+Pigment = Literal[
+    *("lead white", "zinc white", "chalk", "gypsum", "lead-tin yellow", "naples yellow", "chrome yellow"),
+    *("cadmium yellow", "vermilion", "red lead", "azurite", "ultramarine", "smalt", "cobalt blue"),
+    *("prussian blue", "malachite", "verdigris", "green earth", "emerald green", "yellow ochre", "red ochre"),
+    *("burnt sienna", "umber", "bone black", "madder lake"),
 ]
 Palette = Literal[
     *("venetian", "flemish", "tuscan", "spanish", "dutch", "baroque", "early", "academic"),
@@ -28,8 +35,14 @@ class SimulateSettings(Settings):
     visible: Design = setting("still_life", "design that is seen")
     concealed: Design | None = setting("ship", "design below it, or on the back; null: there is none")
     concealed_turned: int = setting(0, "quarter turns of the concealed design", ge=0, le=3)
-    palette: Palette = setting("flemish", "pigments of the visible design")
-    concealed_palette: Palette = setting("venetian", "pigments of the concealed design")
+    palette: Palette | tuple[Pigment, ...] = setting(
+        "flemish", "pigments of the visible design: a palette, or three pigments or more from white to black"
+    )
+    concealed_palette: Palette | tuple[Pigment, ...] = setting(
+        "venetian", "pigments of the concealed design, in the same way"
+    )
+    visible_zoom: float = setting(1, "above 1: a part of the design, so many times as large", ge=1, le=8)
+    concealed_zoom: float = setting(1, "the same of the concealed design", ge=1, le=8)
     support: Literal["canvas", "panel"] = setting("canvas", "what it is painted on")
     cradle: bool = setting(False, "slats behind a panel")
     double_sided: bool = setting(False, "the second design is painted on the back of the panel")
@@ -50,6 +63,13 @@ class SimulateSettings(Settings):
 
     @model_validator(mode="after")
     def fits_together(self):
+        for name in ("palette", "concealed_palette"):
+            pigments = getattr(self, name)
+            if not isinstance(pigments, str) and (len(set(pigments)) < max(3, len(pigments))):
+                raise ValueError(
+                    f"{name}: expected a palette or three different pigments or more, from white to black, "
+                    f"got {', '.join(pigments) or 'none'}"
+                )
         if self.cradle and self.support != "panel":
             raise ValueError("cradle: expected support panel, got support canvas; a canvas has no cradle")
         if self.double_sided and self.support != "panel":

@@ -238,6 +238,20 @@ def test_tuning_and_test_sets_share_nothing():
 def test_names_in_the_settings_are_those_of_the_code():
     assert set(get_args(settings.Design)) == set(DESIGNS)
     assert set(get_args(settings.Palette)) == set(PALETTES)
+    assert set(get_args(settings.Pigment)) == set(PIGMENTS) - {"linseed oil", "wood", "linen"}
+
+
+def test_own_pigments_are_a_palette():
+    tiny = {"n_row": 48, "n_col": 48, "concealed": None}
+    named = painting.virtual_painting(settings.SimulateSettings(**tiny, palette="grisaille"))
+    own = painting.virtual_painting(settings.SimulateSettings(**tiny, palette=PALETTES["grisaille"]))
+    xr.testing.assert_identical(named, own)
+
+
+def test_zoom_paints_a_part_of_the_design_larger():
+    whole, part = design("coffee", 120, 120), design("coffee", 60, 60, seed=5, zoom=2.0)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (60, 60), (0, 1)).transpose(0, 1, 3, 4, 2)
+    assert np.abs(windows - part).max((2, 3, 4)).min() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -249,6 +263,7 @@ def test_names_in_the_settings_are_those_of_the_code():
         ({"double_sided": True, "support": "panel", "cradle": True}, "set cradle: false"),
         ({"visible": "mona_lisa"}, "visible"),
         ({"palette": "neon"}, "palette"),
+        ({"palette": ("lead white", "chalk")}, "palette: expected a palette or three different pigments"),
         ({"n_row": 8}, "greater than or equal to 32"),
     ],
 )
