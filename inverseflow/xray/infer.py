@@ -43,10 +43,12 @@ def infer(images, method, tile, store, engine, key, anchor=None):
     method.check(data)
     shape, attributes = data["x"].shape, dict(data["x"].attrs)
     blocks = tiles(shape, tile)
-    if len(blocks) > 1 and not method.exact:
+    if method.exact:
+        _log.info("%s: %d tiles, together what one piece gives, to rounding", method.name, len(blocks))
+    elif len(blocks) > 1:
         _log.warning(
-            "%s solves each of the %d tiles for itself, with %d pixels of its neighbours: they agree, but "
-            "not to rounding; where a seam shows, set infer.tile to %d for one piece",
+            "%s solves each of the %d tiles for itself, with %d pixels of its neighbours: they are near what "
+            "one piece gives, but not to rounding; where a seam shows, set infer.tile to %d for one piece",
             *(method.name, len(blocks), method.overlap, max(shape)),
         )
     with resumable(store, key) as work:

@@ -128,39 +128,42 @@ BASELINES = {kind.name: kind for kind in (Half, Luminance, LevinWeiss, Guided, O
 
 @dataclass(eq=False)
 class Csc(Method):
-    """Every tile is solved for itself, with the table of colours of the whole painting; `layers` gives the
-    curve of its objective as well."""
+    """Every tile is solved for itself, with the table and the thickness of the whole painting; `layers` gives
+    the curve of its objective as well."""
 
     name, overlap, exact = "csc", 64, False
     settings: object
     dictionary: str
     colours: object = None
+    guides: str | None = None
 
     def __post_init__(self):
         self.dictionary = existing(self.name, "dictionary", self.dictionary)
 
     def build(self):
+        """(dictionary, what the colours say of each side)."""
         from .dictionary import load_dictionary
 
-        return load_dictionary(self.dictionary)
+        return load_dictionary(self.dictionary), zarr.open_array(self.guides, mode="r")
 
     def look(self, images, data, work, engine):
         from .colour import fit_colours
+        from .csc import Guides
+        from .dictionary import load_dictionary
 
-        whole, s = side_by_side(sample(data)), self.settings
+        whole, s, prior = side_by_side(sample(data)), self.settings, load_dictionary(self.dictionary).colours
         self.colours = fit_colours(
-            whole["x"],
-            whole["rgb"],
-            whole.get("rgb_back"),
-            self.built.colours,
-            s.colour_trust,
-            s.colour_power,
+            whole["x"], whole["rgb"], whole.get("rgb_back"), prior, s.colour_trust, s.colour_power
         )
+        guides = Guides(self.colours, s)
+        self.guides = write_cells(guides, 1 + ("rgb_back" in data), images, data["x"].shape, work, engine)
 
     def layers(self, place, x, rgb, rgb_back=None, **others):
         from .csc import separate_csc
 
-        return separate_csc(x, rgb, self.built, self.settings, rgb_back, colours=self.colours)
+        dictionary, guides = self.built
+        guides = guides[(slice(None), *(slice(*part) for part in place))]
+        return separate_csc(x, rgb, dictionary, self.settings, rgb_back, colours=self.colours, guides=guides)
 
 
 @dataclass(eq=False)
@@ -189,14 +192,14 @@ class Unfolded(Method):
 
         self.overlap, guide = load_network(self.network).receptive_field, load_guide(self.network)
         if guide is not None:
-            self.start = write_start(guide, images, data["x"].shape, work, engine)
+            self.start = write_cells(guide, 1, images, data["x"].shape, work, engine)
 
     def layers(self, place, x, rgb, rgb_back=None, valid=None, **others):
         import torch
 
         network, start = self.built
         if start is not None:
-            start = np.where(valid, start[tuple(slice(*part) for part in place)], np.float32(0))
+            start = np.where(valid, start[(0, *(slice(*part) for part in place))], np.float32(0))
         where = next(network.parameters()).device
         tensors = [None if i is None else torch.from_numpy(i).to(where) for i in (x, rgb, rgb_back, start)]
         tensors = [t if t is None else t[None, None] if t.ndim == 2 else t[None] for t in tensors]
@@ -228,23 +231,27 @@ def method_of(name, settings, network=None, dictionary=None, truth=None):
     return kinds[name](*([] if block is None else [block]), *files)
 
 
-def write_start(guide, images, shape, work, engine):
-    """Path of a store (y, x) with the start of the painting, made cell by cell; finished cells are kept."""
-    folder, cells = work.folder / "start.zarr", guide.cells(shape)
-    if not work.done("start"):
-        group = zarr.open_group(folder, mode="w", zarr_format=3)
-        new_array(group, "start", "yx", shape, [end for _, end in cells[0]])
-        work.mark("start")
-    path = str((folder / "start").absolute())
-    todo = [cell for cell in cells if not work.done(f"start_{name_of(cell)}")]
-    for cell, _ in zip(todo, engine.map(Start(images, guide, path), todo, label="start, cells"), strict=True):
-        work.mark(f"start_{name_of(cell)}")
+def write_cells(guide, n_side, images, shape, work, engine):
+    """Path of an array (side, y, x) of guide.cell(data, cell) for cells of fixed places, whatever the tiles.
+
+    It lies beside the unfinished result; finished cells are kept.
+    """
+    folder, cells = work.folder / "guides.zarr", guide.cells(shape)
+    if not work.done("guides"):
+        group, chunks = zarr.open_group(folder, mode="w", zarr_format=3), [end for _, end in cells[0]]
+        new_array(group, "guides", ("side", "y", "x"), (n_side, *shape), (n_side, *chunks))
+        work.mark("guides")
+    path = str((folder / "guides").absolute())
+    todo = [cell for cell in cells if not work.done(f"guides_{name_of(cell)}")]
+    written = engine.map(Cells(images, guide, path), todo, label="colours, cells")
+    for cell, _ in zip(todo, written, strict=True):
+        work.mark(f"guides_{name_of(cell)}")
     return path
 
 
 @dataclass(eq=False)
-class Start(BuiltOnce):
-    """Writes the cells of the start of a painting."""
+class Cells(BuiltOnce):
+    """Writes cells of what `guide` knows of a painting."""
 
     images: str
     guide: object
@@ -254,5 +261,6 @@ class Start(BuiltOnce):
         return open_store(self.images), zarr.open_array(self.path, mode="r+")
 
     def __call__(self, cell):
-        data, start = self.built
-        start[tuple(slice(*part) for part in cell)] = self.guide.cell(data, cell)
+        data, array = self.built
+        values = self.guide.cell(data, cell)
+        array[(slice(None), *(slice(*part) for part in cell))] = values.reshape(-1, *values.shape[-2:])

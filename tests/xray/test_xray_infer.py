@@ -6,14 +6,15 @@ import torch
 import xarray as xr
 
 from inverseflow.core.compute import compute
+from inverseflow.core.stores import read_anchor
 from inverseflow.core.tiles import tiles
-from inverseflow.core.weights import save_weights
+from inverseflow.core.weights import save_weights, shipped
 from inverseflow.xray import guide
 from inverseflow.xray import infer as module
 from inverseflow.xray.colour import ColourMap
 from inverseflow.xray.infer import infer
-from inverseflow.xray.methods import method_of
-from inverseflow.xray.settings import InferSettings
+from inverseflow.xray.methods import Csc, LevinWeiss, method_of
+from inverseflow.xray.settings import CscSettings, InferSettings, LevinWeissSettings
 from inverseflow.xray.train import load_guide, load_network
 from inverseflow.xray.unfolded import Unfolded
 
@@ -91,6 +92,30 @@ def test_tiles_of_the_default_start_give_what_one_piece_gives(calibrated, guided
         _, tiled = run(calibrated, tmp_path / f"{tile}.zarr", "unfolded", tile, guided_weights)
         for name in ("x1", "x2", "residual"):
             assert np.abs(tiled[name] - whole[name]).max() < 1e-5 * np.abs(whole["x1"]).max()
+
+
+def test_what_tiles_of_solvers_share_and_what_the_log_says(calibrated, tmp_path, caplog):
+    """csc: table and thickness are one image's, the objective is in the anchor; levin_weiss: one mean."""
+    found, names = {}, ("whole", "tiled")
+    for name, tile in zip(names, (256, 96)):
+        method = Csc(CscSettings(n_iter=2, tol=0), shipped("xray_dictionary"))
+        with compute("threads", threads=2) as engine:
+            out, anchor = tmp_path / f"{name}.zarr", tmp_path / f"{name}.json"
+            infer(calibrated, method, tile, out, engine, "key", anchor)
+        found[name] = xr.open_zarr(out, consolidated=False).load(), read_anchor(anchor, out)
+    (whole, _), (tiled, said) = (found[name] for name in names)
+    assert said["settings"]["csc"]["n_iter"] == 2 and said["dims"] == dict(zip("yx", SHAPE, strict=True))
+    assert said["n_tile"] == 4 and len(said["objective"]) == 3 and (np.diff(said["objective"]) <= 0).all()
+    assert "csc solves each of the 4 tiles for itself" in caplog.text
+    inner = {"y": slice(12, -12), "x": slice(12, -12)}
+    difference = (tiled["x1"] - whole["x1"]).isel(inner) / np.ptp(whole["x1"].values)
+    assert float((difference**2).mean()) ** 0.5 < 1e-3  # 5e-4 was seen on this white noise
+    data = xr.open_zarr(calibrated, consolidated=False).load()
+    part = data.isel(y=slice(0, 60))["x"].values, data.isel(y=slice(0, 60))["rgb"].values
+    method = LevinWeiss(LevinWeissSettings(n_iter=1))
+    method.look(None, data, None, None)
+    x1, _ = method.layers(None, *part)
+    assert x1.mean() == pytest.approx(0.5 * float(data["x"].mean()), rel=1e-4)
 
 
 def test_a_smaller_overlap_would_be_seen(calibrated, weights, tmp_path, monkeypatch):
