@@ -26,7 +26,7 @@ METHODS = (*BASELINES, "guided", "start", "csc", "unfolded", "oracle")
 SHIFTED = ("levin_weiss", "guided", "csc", "unfolded", "oracle")
 PUBLISHED = {  # the first with a linear decoder of all three colours, the second as in the paper
     "published_linear": {"schedule": "paper", "start": "luminance", "decoder": "linear"},
-    "published": {"schedule": "paper", "start": "luminance", "decoder": "nonlinear", "colours": "luminance"},
+    "published": {"schedule": "paper", "start": "luminance", "decoder": "nonlinear", "seen": "luminance"},
 }
 
 

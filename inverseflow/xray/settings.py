@@ -179,12 +179,14 @@ class TrainSettings(Settings):
     decoder: Literal["linear", "nonlinear"] = setting(
         "linear", "from the visible layer to its colours; nonlinear: the published network of 208,193 numbers"
     )
-    colours: Literal["rgb", "luminance"] = setting("rgb", "what the network sees; luminance as published")
+    seen: Literal["rgb", "luminance"] = setting(
+        "rgb", "colours as the network sees them; luminance as published"
+    )
     n_layer: int = setting(5, "layers", ge=1)
     n_filter: int = setting(64, "filters of each layer", ge=1)
-    colour: float = setting(0.5, "weight of the error of the decoded colours", ge=0)
-    mix: float = setting(1.0, "weight of the error of the sum of the layers", ge=0)
-    exclusion: float = setting(0.1, "weight of edges in the same place in both layers", ge=0)
+    colour_weight: float = setting(0.5, "weight of the error of the decoded colours", ge=0)
+    mix_weight: float = setting(1.0, "weight of the error of the sum of the layers", ge=0)
+    exclusion_weight: float = setting(0.1, "weight of edges in the same place in both layers", ge=0)
     average: float = setting(0.0, "averaging of weights over steps; 0: none, as published", ge=0, lt=1)
     gradient_limit: float = setting(1.0, "largest norm of the gradient; longer ones are shortened", gt=0)
     checkpoint_every: int = setting(50, "steps between checkpoints", ge=1)

@@ -79,7 +79,7 @@ def new_network(settings, double_sided):
         n_layer=settings.n_layer,
         n_filter=settings.n_filter,
         decoder=settings.decoder,
-        colours=settings.colours,
+        seen=settings.seen,
         start=settings.start,
         double_sided=double_sided,
         mu=DOUBLE_SIDED_MU if double_sided else SINGLE_SIDED_MU,
@@ -122,8 +122,8 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
     n_step = schedule.n_epoch * n_batch
     first = load_checkpoint(checkpoint, key, state, curves) if checkpoint else 0
     end = n_step if stop_after is None else min(n_step, first + stop_after)
-    scale = {"colour": settings.colour, "mix": settings.mix, "exclusion": settings.exclusion}
-    scale["hold"] = schedule.hold
+    scale = {"colour": settings.colour_weight, "mix": settings.mix_weight}
+    scale |= {"exclusion": settings.exclusion_weight, "hold": schedule.hold}
 
     for step in progress(range(first, end), "train unfolded"):
         epoch, number = divmod(step, n_batch)
@@ -133,9 +133,9 @@ def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_af
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * share_of_rate(schedule, step, n_batch)
         layers = network(x, rgb, rgb_back, start)
-        seen_back = None if rgb_back is None else network.seen(rgb_back)
+        seen_back = None if rgb_back is None else network.as_seen(rgb_back)
         held = None if held_all is None else held_all[numbers].to(where)
-        terms = separation_losses(layers, x, network.seen(rgb), seen_back, valid, held)
+        terms = separation_losses(layers, x, network.as_seen(rgb), seen_back, valid, held)
         loss = sum(scale[name] * term for name, term in terms.items())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

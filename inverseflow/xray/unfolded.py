@@ -97,14 +97,14 @@ class Unfolded(nn.Module):
     levels : of the Haar frame in the exclusion step
     decoder : "linear" (one filter per colour from x1) or "nonlinear" (the paper's: three layers of 64 filters
         with ReLU, and a linear one)
-    colours : "rgb" or "luminance" (as published)
+    seen : the colours as the layers see them, "rgb" or "luminance" (as published)
     start : "luminance", "half" (y1 = x/2), or "guide" (y1 is given to `forward`)
     double_sided : rgb_back guides the other layer in the same way
     step, tau, gamma, threshold, mu : see `Layer`; mu_2 is the larger one, for what x2 has in common with x1
         is most often the visible layer's
     seed : of the atoms and of the decoder
 
-    With the decoder "nonlinear" and the colours "luminance" it has the 225,363 parameters of the published
+    With the decoder "nonlinear" and seen "luminance" it has the 225,363 parameters of the published
     one. `forward` gives (x1, x2, r1, r2): r1, r2 are the decoded colours, r2 None without the back.
     """
 
@@ -115,7 +115,7 @@ class Unfolded(nn.Module):
         size=5,
         levels=3,
         decoder="linear",
-        colours="rgb",
+        seen="rgb",
         start="luminance",
         double_sided=False,
         step=0.5,
@@ -127,8 +127,8 @@ class Unfolded(nn.Module):
     ):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        self.colours, self.start, self.size, self.levels = colours, start, size, levels
-        n_colour = N_COLOUR[colours]
+        self.seen, self.start, self.size, self.levels = seen, start, size, levels
+        n_colour = N_COLOUR[seen]
         n_back = n_colour if double_sided else 0
         atoms = random_atoms(n_filter, size, seed)
         numbers = (levels, step, tau, gamma, threshold, mu)
@@ -149,16 +149,16 @@ class Unfolded(nn.Module):
         if (rgb_back is None) != (self.decoder_back is None):
             expected = "an" if rgb_back is None else "no"
             raise ValueError(f"network: expected {expected} image of the back; train it for this painting")
-        r, r_back = self.seen(rgb), None if rgb_back is None else self.seen(rgb_back)
+        r, r_back = self.as_seen(rgb), None if rgb_back is None else self.as_seen(rgb_back)
         y1 = self.begin(x, rgb, guide)
         y2, z1, z2 = x - y1, None, None
         for layer in self.layers:
             y1, y2, z1, z2 = layer(x, y1, y2, z1, z2, r, r_back)
         return convolve(y1, self.psi), convolve(y2, self.psi)
 
-    def seen(self, rgb):
+    def as_seen(self, rgb):
         """The colours that the network sees: all three, or their luminance."""
-        return rgb if self.colours == "rgb" else luminance(rgb)
+        return rgb if self.seen == "rgb" else luminance(rgb)
 
     def begin(self, x, rgb, guide):
         """y1 before the first layer."""

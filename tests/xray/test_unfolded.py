@@ -90,7 +90,7 @@ def test_without_gradients_the_numbers_are_the_same():
 
 
 def test_it_has_the_size_of_the_published_network():
-    network = Unfolded(decoder="nonlinear", colours="luminance")
+    network = Unfolded(decoder="nonlinear", seen="luminance")
     decoder = sum(p.numel() for p in network.decoder.parameters())
     assert sum(p.numel() for p in network.parameters()) == 225_363
     assert 225_363 - decoder - network.psi.numel() == 17_145
