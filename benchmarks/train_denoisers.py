@@ -35,7 +35,9 @@ from inverseflow.restoration.train import train  # noqa: E402
 
 DATA = DataSettings(images="${INVERSEFLOW_DATA}/images/train400")
 RECIPES = {
-    "unet_gray": TrainSettings(weights="train", n_step=40_000, width=(32, 32, 32), depth=(3, 1, 1)),
+    "unet_gray": TrainSettings(
+        weights="train", n_step=30_000, settle=0.5, width=(32, 32, 32), depth=(3, 1, 1)
+    ),
 }
 TEST_LEVELS = (15, 25, 50)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inverseflow.core.weights import WeightsError, save_weights
-from inverseflow.restoration.denoisers import DnCNN, FFDNet, UNet, build, load_denoiser, padded
+from inverseflow.restoration.denoisers import DnCNN, FFDNet, Turned, UNet, build, load_denoiser, padded
 
 
 def image(*shape, seed=0):
@@ -39,6 +39,16 @@ def test_unet_scales_with_image_and_noise():
     with torch.no_grad():
         once, thrice = net(x, 0.1), net(3 * x, 0.3)
     assert torch.allclose(thrice, 3 * once, rtol=0, atol=1e-12)
+
+
+def test_the_mean_over_turns_does_not_depend_on_the_turn():
+    torch.manual_seed(0)
+    net, x = Turned(UNet(1, (8, 8), (1, 1))), image(1, 1, 24, 24)
+    with torch.no_grad():
+        once, turned = net(x, 0.1), net(x.rot90(1, (2, 3)).flip(2), 0.1)
+        assert torch.allclose(once.rot90(1, (2, 3)).flip(2), turned, rtol=0, atol=1e-6)
+        assert not torch.allclose(once, net.denoiser(x, 0.1), rtol=0, atol=1e-3)
+        assert net(x[..., :13, :], 0.1).shape == (1, 1, 13, 24)
 
 
 def test_noise_levels_within_a_batch_do_not_mix():

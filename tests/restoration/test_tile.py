@@ -9,13 +9,14 @@ from PIL import Image
 
 from inverseflow.core.compute import compute
 from inverseflow.restoration import tile as module
-from inverseflow.restoration.denoisers import DnCNN, FFDNet, UNet
+from inverseflow.restoration.denoisers import DnCNN, FFDNet, Turned, UNet
 from inverseflow.restoration.images import read_image
 from inverseflow.restoration.tile import denoise_array, denoise_image
 
 NETWORKS = {
     "unet": lambda n=1: UNet(n, (8, 8, 8), (1, 1, 1)),
     "two levels": lambda n=1: UNet(n, (8, 12), (2, 1)),
+    "turned": lambda n=1: Turned(UNet(n, (8, 8), (1, 1))),
     "dncnn": lambda n=1: DnCNN(n, 8, 4),
     "ffdnet": lambda n=1: FFDNet(n, 8, 4),
 }
