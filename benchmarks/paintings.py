@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.core import ROOT, write_results
+from inverseflow.xray.grey import grey
 from inverseflow.xray.painting import TEST, TUNING, virtual_painting
 
 PICTURE = ROOT / "docs" / "images" / "paintings.jpg"
@@ -23,7 +24,7 @@ def contrasts(painting):
     x, x1, x2, support, bent = (
         painting[name].values.astype(float) for name in ("x", "x1", "x2", "support", "hardening")
     )
-    luminance = np.tensordot([0.299, 0.587, 0.114], painting["rgb"].values, 1)
+    luminance = grey(painting["rgb"].values)
     parts = {"x1": x1, "concealed paint": x2 - support, "support": support, "hardening": bent}
     parts["noise"] = x - x1 - x2 - bent
     metric = "contrast in optical depth"

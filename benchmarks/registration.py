@@ -30,7 +30,8 @@ import pandas as pd  # noqa: E402
 
 from benchmarks.core import write_results  # noqa: E402
 from inverseflow.core.images import open_image  # noqa: E402
-from inverseflow.xray.mutual_information import LUMINANCE, most_information  # noqa: E402
+from inverseflow.xray.grey import grey  # noqa: E402
+from inverseflow.xray.mutual_information import most_information  # noqa: E402
 from inverseflow.xray.painting import TEST, virtual_painting  # noqa: E402
 from inverseflow.xray.register import RegistrationError, register  # noqa: E402
 from inverseflow.xray.settings import CalibrateSettings  # noqa: E402
@@ -62,7 +63,7 @@ def mutual_information(x, rgb):
 def phase_correlation(x, rgb):
     from skimage.registration import phase_cross_correlation
 
-    shift = phase_cross_correlation(x, np.tensordot(LUMINANCE, rgb, 1), upsample_factor=10)[0]
+    shift = phase_cross_correlation(x, grey(rgb), upsample_factor=10)[0]
     return np.eye(2), -np.array(shift)
 
 

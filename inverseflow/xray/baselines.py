@@ -15,7 +15,9 @@ Their parameters were tuned on the tuning paintings. Tiles of a large image agre
 
 import numpy as np
 
-LUMINANCE = (0.299, 0.587, 0.114)
+from .grey import grey
+from .tile_fit import weighted_median
+
 ORACLE_RADIUS_PX = 4
 
 
@@ -27,7 +29,7 @@ def half(x):
 def luminance(x, rgb, scale=None):
     """The grey image times `scale`, by default `luminance_scale(x, rgb)`."""
     scale = luminance_scale(x, rgb) if scale is None else scale
-    return np.float32(scale) * _grey(rgb)
+    return np.float32(scale) * grey(rgb)
 
 
 def luminance_scale(x, rgb, sigma=6.0):
@@ -39,17 +41,14 @@ def luminance_scale(x, rgb, sigma=6.0):
     """
     from scipy.ndimage import gaussian_filter
 
-    change, grey = (
+    change, of_grey = (
         np.concatenate([d.ravel() for d in _gradient(gaussian_filter(image.astype(float), sigma))])
-        for image in (x, _grey(rgb))
+        for image in (x, grey(rgb))
     )
-    used = np.abs(grey) > 1e-9
+    used = np.abs(of_grey) > 1e-9
     if not used.any():
         return 0.0
-    ratio, weight = change[used] / grey[used], np.abs(grey[used])
-    order = np.argsort(ratio)
-    total = np.cumsum(weight[order])
-    return float(ratio[order][np.searchsorted(total, total[-1] / 2)])
+    return float(weighted_median(change[used] / of_grey[used], np.abs(of_grey[used])))
 
 
 def levin_weiss(x, rgb, settings, mean=None, n_step=30):
@@ -113,10 +112,6 @@ def guided(x, rgb, radius_px, eps):
 def oracle(x1, rgb, radius_px=ORACLE_RADIUS_PX, eps=1e-4):
     """The guided filter fitted to the TRUE x1: how much of x1 colours can tell locally."""
     return guided(x1, rgb, radius_px, eps)
-
-
-def _grey(rgb):
-    return np.tensordot(np.asarray(LUMINANCE, rgb.dtype), rgb, 1)
 
 
 def _box_mean(image, radius):

@@ -3,8 +3,7 @@
 import numpy as np
 
 from .alignment import shrunk
-
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+from .grey import grey
 
 
 def most_information(fixed, moving, matrix, offset, levels=(4, 2, 1), bins=48, share=0.3, longest=1024):
@@ -22,7 +21,7 @@ def most_information(fixed, moving, matrix, offset, levels=(4, 2, 1), bins=48, s
     """
     import SimpleITK as sitk
 
-    gray = np.tensordot(LUMINANCE, moving, 1)[None] if len(moving) == 3 else moving
+    gray = grey(moving)[None] if len(moving) == 3 else moving
     small, f = shrunk(fixed, longest)
     other, g = shrunk(gray, longest)
     low, high = np.percentile(small, (0.5, 99.5))

@@ -15,7 +15,8 @@ import dataclasses
 import numpy as np
 
 from . import alignment, tile_fit
-from .mutual_information import LUMINANCE, most_information
+from .grey import grey
+from .mutual_information import most_information
 from .registration import Registration
 
 _FLIPPED = {
@@ -140,7 +141,7 @@ def _without_cradle(fixed, mask):
 
 
 def _check_contents(fixed, moving, weight, name):
-    gray = np.tensordot(LUMINANCE, moving, 1) if len(moving) == 3 else moving[0]
+    gray = grey(moving) if len(moving) == 3 else moving[0]
     if not np.ptp(gray) > 0:
         raise RegistrationError(f"{name}: one value everywhere, expected a picture; give another file")
     if fixed.shape[1:] == gray.shape:

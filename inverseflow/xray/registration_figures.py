@@ -4,13 +4,13 @@ import numpy as np
 
 from inverseflow.core.drawing import add_axes, new_figure, save, write_title
 
+from .grey import grey
 from .registration import Registration
 
 _BOX_IN, _GAP_IN, _LEFT_IN = 3.3, 0.7, 0.7
 _NARROWEST_IN = 2.7  # room for a title
 _DRAWN_PX = 700
 _DETAIL_PX = 240
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _SIDES = {"rgb": "visible side", "rgb_back": "back"}
 
 
@@ -77,7 +77,7 @@ def _edges(x, rgb):
     from scipy import ndimage
 
     strengths = []
-    for image in (x, rgb @ _LUMINANCE):
+    for image in (x, grey(np.moveaxis(rgb, -1, 0))):
         strength = ndimage.gaussian_gradient_magnitude(image, 1.0)
         strengths.append(np.clip(strength / max(np.percentile(strength, 98), 1e-12), 0, 1)[..., None])
     orange, blue = np.array([1.0, 0.62, 0.0]), np.array([0.0, 0.38, 1.0])

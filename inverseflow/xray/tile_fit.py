@@ -67,7 +67,7 @@ def _robust(basis, tiles, hold, start_px=3.0, n_round=30):
     """(solution, weights) of least squares in which a tile far from the fit loses weight (Geman-McClure)."""
     d, strength = tiles[:, 2:4], np.maximum(tiles[:, 4] - _UNRELATED, 0.01) ** 2
     strength = strength / strength.mean()
-    fitted = np.array([_weighted_median(d[:, k], strength) for k in (0, 1)])
+    fitted = np.array([weighted_median(d[:, k], strength) for k in (0, 1)])
     for k in range(n_round):
         width = max(1.0, start_px * (1 - 1.5 * k / n_round))
         used = strength / (1 + ((d - fitted) ** 2).sum(-1) / width**2) ** 2
@@ -77,7 +77,8 @@ def _robust(basis, tiles, hold, start_px=3.0, n_round=30):
     return solution, used
 
 
-def _weighted_median(values, weight):
+def weighted_median(values, weight):
+    """The value that half of the weight lies below."""
     order = np.argsort(values)
     total = np.cumsum(weight[order])
     return values[order][np.searchsorted(total, total[-1] / 2)]

@@ -15,8 +15,8 @@ from torch import nn
 from inverseflow.core.exclusion import prox_exclusion
 
 from .code_step import code_step
+from .grey import grey
 
-LUMINANCE = (0.299, 0.587, 0.114)
 N_COLOUR = {"rgb": 3, "luminance": 1}
 
 
@@ -158,7 +158,7 @@ class Unfolded(nn.Module):
 
     def as_seen(self, rgb):
         """The colours that the network sees: all three, or their luminance."""
-        return rgb if self.seen == "rgb" else luminance(rgb)
+        return rgb if self.seen == "rgb" else grey(rgb)[:, None]
 
     def begin(self, x, rgb, guide):
         """y1 before the first layer."""
@@ -168,7 +168,7 @@ class Unfolded(nn.Module):
                     "network: start is 'guide', expected a guide, got none; give the start of y1"
                 )
             return guide
-        return 0.5 * (x if self.start == "half" else luminance(rgb))
+        return 0.5 * (x if self.start == "half" else grey(rgb)[:, None])
 
     @property
     def receptive_field(self):
@@ -181,12 +181,6 @@ class Unfolded(nn.Module):
             y2 = max(max(y, drawn) + half + haar, y + haar)
             y = max(max(y2, drawn) + half + haar, y2 + haar)
         return y + half
-
-
-def luminance(rgb):
-    """(batch, 3, y, x) -> (batch, 1, y, x)."""
-    weights = torch.tensor(LUMINANCE, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
-    return (weights * rgb).sum(1, keepdim=True)
 
 
 class Convolve(nn.Module):

@@ -1,12 +1,14 @@
 """The unfolded network: an untrained layer is a step of the solver, published size, receptive field."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from inverseflow.core.exclusion import prox_exclusion
 from inverseflow.xray.code_step import analyse, code_step, synthesise
-from inverseflow.xray.unfolded import Layer, Unfolded, luminance, random_atoms, squared_norm
+from inverseflow.xray.grey import grey
+from inverseflow.xray.unfolded import Layer, Unfolded, random_atoms, squared_norm
 
 
 def rand(*shape, seed=0, dtype=torch.float64):
@@ -130,4 +132,5 @@ def test_the_back_guides_the_other_layer():
 def test_luminance_is_of_the_three_channels():
     rgb = torch.zeros(1, 3, 2, 2)
     rgb[:, 1] = 1
-    assert luminance(rgb)[0, 0, 0, 0] == pytest.approx(0.587)
+    assert grey(rgb)[0, 0, 0] == pytest.approx(0.587) and grey(rgb.numpy()).dtype == np.float32
+    assert Unfolded(seen="luminance").as_seen(rgb).shape == (1, 1, 2, 2)

@@ -5,7 +5,6 @@ import pytest
 
 from inverseflow.core.metrics import correlation
 from inverseflow.xray.baselines import (
-    LUMINANCE,
     guided,
     half,
     levin_weiss,
@@ -13,6 +12,7 @@ from inverseflow.xray.baselines import (
     luminance_scale,
     oracle,
 )
+from inverseflow.xray.grey import grey
 from inverseflow.xray.settings import LevinWeissSettings
 
 
@@ -27,7 +27,7 @@ def mixture():
     """x1 is 0.7 times the grey image; x2 has few edges elsewhere."""
     rng = np.random.default_rng(0)
     rgb = np.stack([blocks(rng, 60, 52, 9) for _ in range(3)])
-    x1 = np.float32(0.7) * np.tensordot(np.float32(LUMINANCE), rgb, 1)
+    x1 = np.float32(0.7) * grey(rgb)
     x2 = np.float32(0.6) * blocks(rng, 60, 52, 14)
     return x1 + x2, rgb, x1, x2
 
