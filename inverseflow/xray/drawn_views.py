@@ -1,4 +1,4 @@
-"""Land, sea and buildings, drawn in colour: (y, x, 3) of 0 to 1, differently for every rng; see `drawings`."""
+"""Land, sea, buildings, drawn in colour: (y, x, 3) of 0 to 1, differently for every rng; see `drawings`."""
 
 import numpy as np
 
