@@ -21,13 +21,9 @@ python -m benchmarks.sparse_coding [--quick] [codes] [dictionary]
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -37,14 +33,15 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.core import peer_python, write_results  # noqa: E402
+from benchmarks.sparse_dictionaries import dictionaries  # noqa: E402
+from benchmarks.sparse_problems import THRESHOLD, TRAIN, silent, sporco, stack  # noqa: E402
 from inverseflow.core.convolution import Convolution  # noqa: E402
-from inverseflow.core.dictionaries import first_atoms, learn_dictionary  # noqa: E402
+from inverseflow.core.dictionaries import learn_dictionary  # noqa: E402
 from inverseflow.core.solvers import duality_gap, fista  # noqa: E402
 from inverseflow.core.sparse_coding import ConvolutionalAdmm, csc_admm, objective  # noqa: E402
 
 torch.set_num_threads(1)
 PEER = "sporco"
-THRESHOLD = 0.05
 GAPS = (1e-2, 1e-3, 1e-4)
 REPEATS = 3
 FIXED = {"AutoRho": {"Enabled": False}}
@@ -53,45 +50,6 @@ SETTINGS = {
     "relaxation 1.9": {"RelaxParam": 1.9},
     **{f"rho {rho:g}": {"rho": rho, "RelaxParam": 1.9, **FIXED} for rho in (2.0, 3.0, 4.0, 6.0)},
 }
-LEARNING = {
-    "defaults": {},
-    "its examples": {
-        "method": "cns",
-        "CBPDN": {"rho": 50 * THRESHOLD + 0.5},
-        "CCMOD": {"rho": 10.0},
-    },
-    **{
-        f"rho {rho:g}, {step:g}": {"method": "cns", "CBPDN": {"rho": rho}, "CCMOD": {"rho": step}}
-        for rho, step in ((2.0, 3.0), (4.0, 10.0), (6.0, 30.0))
-    },
-}
-
-
-def photograph(name, size, strength=5.0):
-    """High frequencies of one of skimage's photographs, square, grey, 0 to 1: (size, size), periodic."""
-    from skimage import color, data, transform
-
-    image = getattr(data, name)()
-    image = image / 255.0 if image.ndim == 2 else color.rgb2gray(image)
-    image = transform.resize(image[: min(image.shape), : min(image.shape)], (size, size), anti_aliasing=True)
-    laplacian = np.add.outer(*(2 - 2 * np.cos(2 * np.pi * np.fft.fftfreq(size)) for _ in "yx"))
-    return image - np.fft.ifft2(np.fft.fft2(image) / (1 + strength * laplacian)).real
-
-
-def stack(names, size):
-    images = np.array([photograph(name, size) for name in names])
-    return torch.from_numpy(images.astype(np.float32))[:, None]
-
-
-TRAIN = ("astronaut", "coffee", "chelsea", "rocket")
-UNSEEN = ("camera", "immunohistochemistry")
-
-
-def silent(items, *_):
-    return items
-
-
-# ---------------------------------------------------------------- codes
 
 
 def optimum(D, s, n_admm=4000, n_polish=150):
@@ -172,28 +130,6 @@ def share_of_peak(D, s, repeats=10):
     return 2 * D.numel() * s[0, 0].numel() / fastest / 1e9 / peak_gflops()
 
 
-def sporco(task, arrays, settings, python, **more):
-    """What benchmarks/sporco_codes.py finds: {name of settings: {"iterations", "seconds", ...}}."""
-    with tempfile.TemporaryDirectory() as folder:
-        data, result = str(Path(folder, "data.npz")), str(Path(folder, "result.npz"))
-        np.savez(data, **arrays)
-        job = {"task": task, "data": data, "result": result, "threshold": THRESHOLD, "settings": settings}
-        job = {"threads": 1, "stop_below": -1.0, **job, **more}
-        Path(folder, "job.json").write_text(json.dumps(job))
-        program = Path(__file__).with_name("sporco_codes.py")
-        done = subprocess.run(
-            [python, str(program), str(Path(folder, "job.json"))], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"sporco failed:\n{done.stderr[-2000:]}")
-        with np.load(result) as stored:
-            found = dict(stored)
-    return {
-        name: {key.rsplit("_", 1)[0]: value for key, value in found.items() if key.endswith(f"_{i}")}
-        for i, name in enumerate(settings)
-    }
-
-
 def sporco_codes(D, s, best, settings, python):
     arrays = {"dictionary": D[0].permute(1, 2, 0).numpy(), "image": s[0, 0].numpy()}
     least = (1 + GAPS[-1]) * best
@@ -260,64 +196,6 @@ def codes(D, size, python, quick):
         (case, "inverseflow ADMM", "certified to 1e-2: true gap", looks[-1][1] / best - 1, "1", 1),
         (case, "inverseflow ADMM", "share of the GEMM peak, D'w", 100 * share_of_peak(D, s), "%", 10),
         (case, "reference", "proven gap of the optimum", proven, "1", 1),
-    ]
-    return rows
-
-
-# ---------------------------------------------------------------- dictionaries
-
-
-def cost_of(D, images):
-    """Cost of the images on atoms of norm 1, their codes solved anew: one function for everybody."""
-    D = D.double() / torch.linalg.vector_norm(D.double(), dim=(0, 2, 3)).clamp_min(1e-12)[:, None, None]
-    images = images.double()
-    z = csc_admm(D, images, THRESHOLD, 200, tol=None)
-    return float(objective(Convolution(D, images.shape[-2:]), images, z, THRESHOLD).sum())
-
-
-def dictionaries(python, quick):
-    train, unseen = stack(TRAIN, 128), stack(UNSEEN, 128)
-    start = first_atoms(train, 32, (8, 8), torch.Generator().manual_seed(0))
-    rounds = 10 if quick else 60
-    learn_dictionary(
-        train[:, :, :32, :32], 32, 8, THRESHOLD, 1, circular=True, dictionary=start, progress=silent
-    )  # compile
-    runs = {}
-    kept, clock = [], time.process_time()
-    seconds = []
-
-    def watch(k, D):
-        if (k + 1) % 5 == 0:
-            kept.append(D), seconds.append(time.process_time() - clock)
-
-    learn_dictionary(
-        train, 32, 8, THRESHOLD, rounds, circular=True, dictionary=start, watch=watch, progress=silent
-    )
-    runs["inverseflow"] = (5 * np.arange(1, len(kept) + 1), seconds, kept)
-    arrays = {"dictionary": start[0].permute(1, 2, 0).numpy(), "images": train[:, 0].permute(1, 2, 0).numpy()}
-    settings = dict(list(LEARNING.items())[: 2 if quick else None])
-    for name, run in sporco("dictionary", arrays, settings, python, n_iter=rounds, every=5).items():
-        atoms = [torch.from_numpy(a.astype(np.float32)).permute(2, 0, 1)[None] for a in run["atoms"]]
-        runs[f"sporco, {name}"] = (run["iterations"], run["seconds"], atoms)
-    rows, costs = [], {}
-    for method, (rounds_done, seconds, atoms) in runs.items():
-        costs[method] = [cost_of(D, train) for D in atoms]
-        for k, value in zip(rounds_done, costs[method]):
-            if k in (5, 10, 20, 30, 60):
-                rows.append(
-                    (f"after {int(k)} rounds", method, "cost on the images learned from", value, "1", 4)
-                )
-        rows.append(("60 rounds", method, "CPU seconds of learning", seconds[-1], "s", 1))
-        value = cost_of(atoms[-1], unseen)
-        rows.append(("60 rounds", method, "cost on images not learned from", value, "1", 2))
-    sporcos = {m: c[-1] for m, c in costs.items() if m != "inverseflow"}
-    best = min(sporcos, key=sporcos.get)
-    rows.append(("start", "patches", "cost on the images learned from", cost_of(start, train), "1", 4))
-    ours = [s for s, c in zip(runs["inverseflow"][1], costs["inverseflow"]) if c <= sporcos[best]]
-    label = "CPU seconds to the least cost that sporco reaches"
-    rows += [
-        ("60 rounds", "inverseflow", label, ours[0] if ours else np.nan, "s", 1),
-        ("60 rounds", best, label, runs[best][1][-1], "s", 1),
     ]
     return rows
 
