@@ -8,10 +8,13 @@ looked at for no choice. "8 turns": the mean over the mirrored and turned image.
 forward on one thread in float32, per pixel of a 256 x 256 image, the least of five.
 
 python -m benchmarks.denoisers [--sets set12 bsd68] [--methods ours turned ffdnet dncnn winnet]
-                               [--weights FILE] [--quick]      needs INVERSEFLOW_DATA
+                               [--weights FILE] [--kept FILE] [--quick]      needs INVERSEFLOW_DATA
+
+Results are written when every method is run at every level.
 """
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -25,6 +28,7 @@ import torch  # noqa: E402
 
 from benchmarks.core import RESULTS, write_results  # noqa: E402
 from benchmarks.published import published_winnet, weights_folder  # noqa: E402
+from inverseflow.core.stores import key_of, write_json  # noqa: E402
 from inverseflow.core.weights import shipped  # noqa: E402
 from inverseflow.restoration.denoisers import DnCNN, FFDNet, Turned, load_denoiser  # noqa: E402
 from inverseflow.restoration.images import read_set  # noqa: E402
@@ -78,30 +82,49 @@ def seconds_per_pixel(network, n=256):
     return min(took) / n**2
 
 
+class Kept:
+    """Results of finished runs in a JSON file, known by their name and the weights."""
+
+    def __init__(self, path):
+        self.path = path
+        self.found = json.loads(path.read_text()) if path and path.exists() else {}
+
+    def __call__(self, name, network, run):
+        key = f"{name} {key_of([float(p.double().square().sum()) for p in network.parameters()])}"
+        if key not in self.found:
+            self.found[key] = run()
+            if self.path:
+                write_json(self.path, self.found)
+        return self.found[key]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=["set12", "bsd68"])
     parser.add_argument("--methods", nargs="+", default=list(NAMES), choices=list(NAMES))
     parser.add_argument("--weights", type=Path, default=shipped("unet_gray"))
-    parser.add_argument("--quick", action="store_true", help="sigma 25 only; nothing is written")
+    parser.add_argument("--kept", type=Path, help="file of finished runs, to go on after an interruption")
+    parser.add_argument("--quick", action="store_true", help="sigma 25 only")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    kept = Kept(options.kept)
     rows = []
     for name in options.sets:
         images = read_set(f"${{INVERSEFLOW_DATA}}/images/{name}", colour=False).values()
         for method in options.methods:
             for sigma in (25,) if options.quick else LEVELS:
                 network = network_of(method, sigma, options.weights)
-                found = denoising_psnr(network, images, sigma, f"{method} {name} {sigma}")
+                run = f"{method} {name} {sigma}"
+                found = kept(run, network, lambda: denoising_psnr(network, images, sigma, run))  # noqa: B023
                 case = (f"{name}, sigma {sigma}", NAMES[method])
                 rows.append((*case, "PSNR", np.mean(found), "dB", len(found), round(float(np.std(found)), 2)))
                 print(*rows[-1], flush=True)
             if name == options.sets[0]:
                 count = sum(p.numel() for p in network.parameters())
                 rows.append(("network", NAMES[method], "parameters", count, "1", 1, ""))
-                cost = 1e6 * seconds_per_pixel(network)
+                cost = 1e6 * kept(f"{method} cost", network, lambda: seconds_per_pixel(network))  # noqa: B023
                 rows.append(("network", NAMES[method], "CPU time", cost, "us/pixel", 1, ""))
-    if not options.quick:
+    if set(options.methods) == set(NAMES) and not options.quick:
         table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n", "spread"])
         print("written to", write_results("denoisers", table).relative_to(RESULTS.parents[1]))
 

@@ -12,6 +12,7 @@ from inverseflow.restoration import tile as module
 from inverseflow.restoration.denoisers import DnCNN, FFDNet, Turned, UNet
 from inverseflow.restoration.images import read_image
 from inverseflow.restoration.tile import denoise_array, denoise_image
+from inverseflow.restoration.winnet import WINNet
 
 NETWORKS = {
     "unet": lambda n=1: UNet(n, (8, 8, 8), (1, 1, 1)),
@@ -21,10 +22,13 @@ NETWORKS = {
     "ffdnet": lambda n=1: FFDNet(n, 8, 4),
 }
 
+WINNET = dict(split="lazy", n_step=1, n_block=1, width=4, n_code=4, n_iter=1)
+
 
 def network(name, n_channel=1):
     torch.manual_seed(0)
-    return NETWORKS[name](n_channel).eval().requires_grad_(False)
+    net = WINNet(**WINNET) if name == "winnet" else NETWORKS[name](n_channel)
+    return net.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -41,7 +45,7 @@ def test_reach_is_how_far_a_pixel_is_seen(name):
     assert net.reach - net.multiple < seen <= net.reach
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "winnet"])
 @pytest.mark.parametrize("tile", [32, 50, 200])
 def test_tiles_give_what_one_piece_gives(name, tile, tmp_path):
     net = network(name)
