@@ -57,7 +57,7 @@ def guided_weights(weights, tmp_path, monkeypatch):
     table = ColourMap(rng.random((5, 3)), 0.3, rng.random((1, 5)), 0.5, (0.1, 0.2), 0.05)
     network = load_network(weights)
     path = tmp_path / "guided.safetensors"
-    about = {"guide": guide.Guide(table, 0.1).as_json()}
+    about = {"guide": guide.Guide(table, constant=0.1).as_json()}
     save_weights(path, network.state_dict(), network.config | {"start": "guide"}, about)
     return path
 
