@@ -3,7 +3,7 @@
 Snakemake does not see an edit in an imported module, so every rule carries `code_digest(script)` as a param.
 The digest covers definitions, not files: of a module, only the functions, classes and constants that are
 used by what the script uses, followed through imports inside the package, and every statement that runs at
-import and is not a definition. Syntax trees are hashed, so comments, layout, docstrings and the descriptions
+import and is not a definition (`if __name__ == "__main__"` does not). Syntax trees are hashed, so comments, layout, docstrings and the descriptions
 of settings do not count.
 """
 
@@ -76,6 +76,11 @@ def _imports(nodes, package):
     return bound
 
 
+def _is_of_a_program(node):
+    """`if __name__ == "__main__":`, which an import never enters."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
 class _Module:
     """A source file as a list of top-level statements: (hash, names bound, names read, imports inside)."""
 
@@ -86,7 +91,7 @@ class _Module:
         self.statements = []
         for node in tree.body:
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if is_text or isinstance(node, _IMPORTS):
+            if is_text or isinstance(node, _IMPORTS) or _is_of_a_program(node):
                 continue
             digest = hashlib.sha256(ast.dump(node, annotate_fields=False).encode()).hexdigest()
             inside = _imports(ast.walk(node), package)

@@ -47,6 +47,7 @@ def test_modules_that_are_reached(tmp_path):
         ({"deep": [("LIMIT = 3", "# why\nLIMIT  =  3")]}, False),
         ({"deep": [("def f(x):\n", 'def f(x):\n    """Add."""\n')]}, False),
         ({"deep": [("LIMIT = 3", "LIMIT = 3\nprint(LIMIT)")]}, True),
+        ({"deep": [("LIMIT = 3", "LIMIT = 3\nif __name__ == '__main__':\n    other()")]}, False),
         ({"mid": [("return deep.other()", "return 1")]}, False),
         ({"mid": [("return g(x)", "return -g(x)")]}, False),
         ({"never": [("x = 1", "x = 2")]}, False),
