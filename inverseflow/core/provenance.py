@@ -1,10 +1,10 @@
 """What a stage depends on besides its declared inputs: the code that its script reaches by import.
 
 Snakemake does not see an edit in an imported module, so every rule carries `code_digest(script)` as a param.
-The digest covers definitions, not files: of a module, only the functions, classes and constants that are
-used by what the script uses, followed through imports inside the package, and every statement that runs at
-import and is not a definition (`if __name__ == "__main__"` does not). Syntax trees are hashed, so comments, layout, docstrings and the descriptions
-of settings do not count.
+The digest covers definitions, not files: of a module, only the functions, classes and constants that are used
+by what the script uses, followed through imports inside the package, and every statement that runs at import
+and is not a definition (`if __name__ == "__main__"` does not). Syntax trees are hashed, so comments, layout,
+docstrings and the descriptions of settings do not count.
 """
 
 import ast
