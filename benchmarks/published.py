@@ -70,6 +70,6 @@ def published_nenet(data=None):
     """The published NENet in our class."""
     with np.load(weights_folder(data) / "nenet.npz") as file:
         values = {f"layers.{i}.weight": torch.from_numpy(file[f"net.{2 * i}.weight"]) for i in range(7)}
-    network = NENet(averaged=False, relative=False)
+    network = NENet()
     network.load_state_dict(values)
     return network.eval()

@@ -22,8 +22,8 @@ from benchmarks.core import write_results
 from benchmarks.published import published_nenet, published_winnet, weights_folder
 from inverseflow.core.lifting import dct_kernel
 from inverseflow.core.memory import keep_memory
-from inverseflow.core.weights import load_weights, shipped
-from inverseflow.restoration.nenet import NENet
+from inverseflow.core.weights import shipped
+from inverseflow.restoration.nenet import load_nenet
 from inverseflow.restoration.noise import wavelet_sigma
 
 LEVELS = (5, 15, 25, 35, 50, 85)
@@ -163,20 +163,44 @@ def exactness_rows():
             yield f"{side} x {side}", f"{method}, as published", "CPU time", plain, "us/pixel", 1, ""
 
 
+def training_rows(batch=4):
+    """CPU time of a training step: forward, loss, backward on squares of 40 x 40 pixels."""
+    x = torch.rand(batch, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    with np.load(weights_folder() / "winnet_lvl1_sigma25.npz") as file:
+        values = {k: torch.from_numpy(file[k]).requires_grad_() for k in file.files}
+    network = published_winnet("lvl1_sigma25", border="exact")
+
+    def step(forward):
+        with torch.enable_grad():
+            forward(x).square().mean().backward()
+
+    for method, forward in (
+        ("WINNet 1 level", lambda x: network(x, 25 / 255)),
+        ("WINNet 1 level, as published", lambda x: plain_winnet(values, x, 25)),
+    ):
+        took = us_per_pixel(lambda _: step(forward), x) * 1600 / 1e3  # noqa: B023
+        yield "40 x 40", method, "CPU time of training", took, "ms/sample", 1, ""
+
+
 def estimators():
     """name -> callable images -> sigma (batch,)."""
     found = {"NENet, published weights": published_nenet()}
     if path := shipped("nenet"):
-        found["NENet, ours"] = load_weights(path, NENet()).eval()
+        found["NENet, ours"] = load_nenet(path)
     found["wavelet, flattest quarter"] = wavelet_sigma
     found["wavelet, whole image"] = lambda x: wavelet_sigma(x, share=1)
     return found
 
 
+def noise_errors(estimate, images, sigma_255):
+    """Estimated less true sigma of every image, in units of 1/255."""
+    return [255 * estimate(y).item() - sigma_255 for _, y in test_noise(images, sigma_255)]
+
+
 def noise_rows(images, case):
     for method, estimate in estimators().items():
         for sigma in LEVELS:
-            errors = [255 * estimate(y).item() - sigma for _, y in test_noise(images, sigma)]
+            errors = noise_errors(estimate, images, sigma)
             kind = (f"{case}, sigma {sigma}", method)
             yield *kind, "sigma: bias of 255", np.mean(errors), "", len(errors), f"{np.std(errors):.2f}"
 
@@ -198,7 +222,13 @@ def main(quick=False):
     torch.set_num_threads(1)
     keep_memory()
     twelve = set12()[: 2 if quick else 12]
-    rows = [*exactness_rows(), *published_rows(twelve), *noise_rows(twelve, "Set12"), *blind_rows(twelve)]
+    rows = [
+        *exactness_rows(),
+        *training_rows(),
+        *published_rows(twelve),
+        *noise_rows(twelve, "Set12"),
+        *blind_rows(twelve),
+    ]
     rows += noise_rows(images_of("bsd68")[: 2 if quick else 68], "BSD68")
     table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n", "spread"])
     print(table.to_string(index=False))

@@ -27,6 +27,7 @@ class NoiseThreshold(nn.Module):
     def forward(self, x, sigma):
         """x (batch, channel, y, x), sigma (batch, 1, 1, 1) or number on the 0..1 scale."""
         threshold = softplus(self.theta, beta=20).view(1, -1, 1, 1) * (sigma / SIGMA_UNIT)
+        threshold = threshold.to(x.dtype)  # half precision: the rest of the layer stays in it
         clipped = torch.clamp(x, -threshold, threshold)
         return x - clipped if torch.is_grad_enabled() else x.sub_(clipped)
 

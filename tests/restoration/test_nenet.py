@@ -8,7 +8,16 @@ import torch
 
 from benchmarks.published import published_nenet
 from inverseflow.core.training import CheckpointError
-from inverseflow.restoration.nenet import Blind, NENet, noisy_crops, train_nenet
+from inverseflow.core.weights import WeightsError, save_weights
+from inverseflow.restoration.nenet import (
+    Blind,
+    FineNENet,
+    NENet,
+    coarse_and_fine,
+    load_nenet,
+    noisy_crops,
+    train_nenet,
+)
 from inverseflow.restoration.noise import wavelet_sigma
 
 
@@ -51,7 +60,7 @@ def test_wavelet_estimate_of_batches_and_colours():
 
 def test_nenet_is_the_weighted_covariance_of_patches():
     torch.manual_seed(0)
-    network, x = NENet(averaged=False, relative=False), noisy(scene(40), 0.1)
+    network, x = NENet(), noisy(scene(40), 0.1)
     patches = torch.nn.functional.unfold(x, 8)[0].T
     w = network.weigh(patches)
     least = torch.linalg.eigvalsh((patches.T @ (w * patches) / w.sum()).double())[0]
@@ -60,21 +69,53 @@ def test_nenet_is_the_weighted_covariance_of_patches():
 
 
 @torch.no_grad()
-def test_nenet_scales_with_its_image():
+def test_fine_nenet_scales_with_its_image():
     torch.manual_seed(0)
-    network, x = NENet(stride=2), noisy(scene(), 0.1)
+    network, x = FineNENet(), noisy(scene(), 0.1)
     torch.testing.assert_close(network(4 * x), 4 * network(x), rtol=1e-4, atol=0)
     both = network(torch.cat([x, 2 * x], 1))
     torch.testing.assert_close(both, network(x) * math.sqrt(2.5), rtol=1e-4, atol=0)
-    with pytest.raises(ValueError, match="8 x 8 pixels"):
-        NENet(relative=False)(torch.zeros(1, 1, 7, 20))
+
+
+@torch.no_grad()
+def test_fine_nenet_is_unbiased_in_noise_where_nenet_is_not():
+    torch.manual_seed(0)
+    x = noisy(torch.zeros(20, 1, 64, 64), 0.1)
+    for layer in (fine := FineNENet()).layers:
+        layer.weight.mul_(3)  # weights that choose
+    got = fine(x) / 0.1 - 1
+    assert abs(got.mean()) < 4 * got.std() / 20**0.5 < 0.02
+    published = NENet()(x) / 0.1 - 1
+    assert published.mean() < -0.05  # measured -0.11
+
+
+def test_coarse_and_fine_parts_are_orthonormal():
+    coarse, fine = coarse_and_fine(torch.eye(64).view(64, 8, 8))
+    rows = torch.cat([coarse, fine], 1)
+    assert coarse.shape == (64, 16) and (rows.T @ rows - torch.eye(64)).abs().max() < 1e-6
+    assert coarse_and_fine(torch.ones(1, 8, 8))[1].abs().max() < 1e-6
 
 
 def test_gradients():
     torch.manual_seed(0)
-    network = NENet(patch=3, width=2, n_layer=2, size=3, relative=False).double()
+    network = NENet(patch=3, width=2, n_layer=2, size=3).double()
     x = noisy(scene(12), 0.2)[..., :9].double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, *_: network(x), (x, *network.parameters()), fast_mode=True)
+    fine = FineNENet(width=3).double()
+    parts = torch.randn(2, 48, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, other = parts @ parts.mT
+    inputs = (one.requires_grad_(), fine.kappa)  # directions are taken as given: no gradient through `other`
+    assert torch.autograd.gradcheck(lambda one, _: fine._along(one, other), inputs, fast_mode=True)
+
+
+def test_messages(tmp_path):
+    with pytest.raises(ValueError, match="8 x 8 pixels or more"):
+        NENet()(torch.zeros(1, 1, 7, 20))
+    with pytest.raises(ValueError, match="12 x 12 pixels or more"):
+        FineNENet(stride=2)(torch.zeros(1, 1, 11, 20))
+    save_weights(tmp_path / "net.safetensors", {}, {"form": "unet"}, {})
+    with pytest.raises(WeightsError, match="form nenet, fine nenet, got 'unet'"):
+        load_nenet(tmp_path / "net.safetensors")
 
 
 def test_training_lowers_the_error_and_resumes_bit_for_bit(tmp_path):
@@ -82,13 +123,13 @@ def test_training_lowers_the_error_and_resumes_bit_for_bit(tmp_path):
 
     def fresh():
         torch.manual_seed(0)
-        return NENet(width=4, n_layer=3, stride=2)
+        return FineNENet(width=8, stride=2)
 
     options = dict(n_step=n_step, batch=2, crop=48, rate=1e-2)
     whole, parts = fresh(), fresh()
     curves = train_nenet(whole, images, **options)
     errors = curves.column("loss")[1]
-    assert errors[-10:].mean() < 0.5 * errors[:10].mean()
+    assert errors[-10:].mean() < 0.7 * errors[:10].mean()
     path = tmp_path / "nenet.ckpt"
     train_nenet(parts, images, checkpoint=path, key="a", stop_after=13, **options)
     parts = fresh()
