@@ -137,7 +137,7 @@ def test_a_lost_image_is_named_before_any_job(run):
 
 
 def test_an_edit_of_one_modality_leaves_the_others_alone(run):
-    run.edit("inverseflow/xray/images.py", "BLOCK = 1024", "BLOCK = 1025")
+    run.edit("inverseflow/xray/calibrate.py", "CHUNK = 512", "CHUNK = 256")
     rules = run.rules()
     assert "xray_calibrate" in rules and {rule.split("_")[0] for rule in rules} == {"xray", "summary"}
 
