@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from benchmarks.published import published_nenet
+from benchmarks.winnet import noise_errors
 from inverseflow.core.training import CheckpointError
-from inverseflow.core.weights import WeightsError, save_weights
+from inverseflow.core.weights import WeightsError, read_card, save_weights, shipped
 from inverseflow.restoration.nenet import (
     Blind,
     FineNENet,
@@ -159,3 +160,16 @@ def test_blind_denoising_takes_the_estimate_or_what_is_given():
 def test_published_nenet(data_dir):
     network, x = published_nenet(data_dir), noisy(scene(), 25 / 255)
     assert abs(network(x)[0] * 255 - 25) < 2.5
+
+
+@torch.no_grad()
+def test_shipped_weights_know_the_noise_of_photographs():
+    """The card's figures come out of the weights, on images that scikit-image brings."""
+    from inverseflow.restoration.images import middle, read_set
+
+    path = shipped("nenet")
+    network, expected = load_nenet(path), read_card(path)["test"]["shipped"]
+    images = [torch.from_numpy(middle(x, 256))[None] for x in read_set("shipped", colour=False).values()]
+    for sigma in (25, 85):
+        errors = noise_errors(network, images, sigma)
+        np.testing.assert_allclose([np.mean(errors), np.std(errors)], expected[str(sigma)], atol=0.02)
