@@ -90,7 +90,7 @@ class Kept:
         self.found = json.loads(path.read_text()) if path and path.exists() else {}
 
     def __call__(self, name, network, run):
-        key = f"{name} {key_of([float(p.double().square().sum()) for p in network.parameters()])}"
+        key = f"{name} {key_of([float(p.detach().double().square().sum()) for p in network.parameters()])}"
         if key not in self.found:
             self.found[key] = run()
             if self.path:
