@@ -62,6 +62,7 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
         "seed": settings.seed,
         "code": code,
         "data": {"n_square": len(squares), "square": squares.train.shape[-1], "digest": squares.digest},
+        "precision": "bfloat16" if half_precision(settings.precision, device(where)) else "float32",
         "cpu_hours": round(clock.seconds / 3600, 2),
         "curves": curves.thinned(MAX_CURVE),
     }

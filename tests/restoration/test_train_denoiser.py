@@ -113,7 +113,7 @@ def test_weights_card_and_network(store, tmp_path):
     path = tmp_path / "net.safetensors"
     card = module.train(store, TrainSettings(**SMALL), path, code="code:1", where="cpu")
     assert read_card(path)["code"] == "code:1" and card["data"]["n_square"] == 60
-    assert card["curves"]["held_out_25"][-1] and card["cpu_hours"] >= 0
+    assert card["curves"]["held_out_25"][-1] and card["cpu_hours"] >= 0 and card["precision"] == "float32"
     net = load_denoiser(path)
     squares = torch.from_numpy(Squares(store).held_out / np.float32(65535))
     assert net(squares, 0.1).shape == squares.shape
