@@ -22,7 +22,10 @@ FOLDER = ROOT / "results" / "benchmarks" / "xray"
 DICTIONARY = ROOT / "resources" / "weights" / "xray_dictionary.safetensors"
 SIZE, SEEDS = 256, 3
 BASELINES = ("half", "luminance", "levin_weiss")
-METHODS = (*BASELINES, "guided", "start", "csc", "unfolded", "oracle")
+METHODS = (*BASELINES, "guided", "start_unrefined", "start", "csc", "unfolded", "oracle")
+STARTS = ("start", "start_unrefined")
+N_FURTHER = 9
+"""Paintings of the test designs with other palettes, pairs and parts, drawn when all settings were fixed."""
 SHIFTED = ("levin_weiss", "guided", "csc", "unfolded", "oracle")
 PUBLISHED = {  # the first with a linear decoder of all three colours, the second as in the paper
     "published_linear": {"schedule": "paper", "start": "luminance", "decoder": "linear"},
@@ -54,6 +57,8 @@ def jobs():
     single = [n for n in TEST if n not in double]
     for seed in range(SEEDS):
         yield from (Job(painting, seed, method) for painting in single for method in METHODS)
+    for k in range(N_FURTHER):
+        yield from (Job(f"further_{k + 1}", 0, method) for method in METHODS)
     for painting in double:
         for seed in range(SEEDS):
             yield from (Job(painting, seed, method) for method in METHODS)
@@ -66,7 +71,11 @@ def jobs():
 
 def painting_settings(job):
     from inverseflow.xray.painting import TEST
+    from inverseflow.xray.practice import random_painting
 
+    if job.painting.startswith("further"):
+        designs = sorted({name for s in TEST.values() for name in (s.visible, s.concealed)})
+        return random_painting(900_000 + int(job.painting.rpartition("_")[2]), SIZE, designs=designs)
     settings = TEST[job.painting]
     return settings.model_copy(update={"n_row": SIZE, "n_col": SIZE, "seed": settings.seed + 1000 * job.seed})
 
@@ -81,7 +90,7 @@ def settings_of(job):
     found = {type(part).__name__: part.model_dump(mode="json") for part in parts}
     if job.method in PUBLISHED:
         return found | {"train": PUBLISHED[job.method] | {"seed": job.seed}}
-    if job.method in ("unfolded", "start"):
+    if job.method in ("unfolded", *STARTS):
         found["train"] = train_settings(job).model_dump(mode="json")
     block = InferSettings().model_dump(mode="json", exclude={"methods"})
     return found | {"infer": {k: v for k, v in block.items() if k == job.method or not isinstance(v, dict)}}
@@ -94,7 +103,7 @@ def scripts_of(job):
         names += [f"infer_{job.method}"]
     elif job.method in PUBLISHED:
         names += ["infer_unfolded"]
-    elif job.method != "start":
+    elif job.method not in STARTS:
         names += ["infer_baselines"]
     trained = job.method == "unfolded" or job.method in PUBLISHED
     return [ROOT / "scripts" / "xray" / f"{name}.py" for name in names + ["train"] * trained]
@@ -102,7 +111,7 @@ def scripts_of(job):
 
 def code_of(job):
     """Digest of the code behind a result, to tell rows of another version."""
-    own = [Path(__file__)] if job.method == "start" else []
+    own = [Path(__file__)] if job.method in STARTS else []
     return key_of(*(code_digest(script) for script in scripts_of(job) + own))
 
 
@@ -180,8 +189,10 @@ def run(job):
 
         method = "unfolded"
         train(open_store(images).load(), train_settings(job), network, code=code_of(job))
-    if method == "start":
-        started(open_store(images).load()).to_zarr(folder / "layers.zarr", mode="w", consolidated=False)
+    if method in STARTS:
+        started(open_store(images).load(), method == "start").to_zarr(
+            folder / "layers.zarr", mode="w", consolidated=False
+        )
     else:
         settings = InferSettings()
         method = method_of(method, settings, network, DICTIONARY, painting)
@@ -196,12 +207,13 @@ def run(job):
     return found
 
 
-def started(images):
-    """The layers that unfolded starts from: what the table from colour to attenuation gives."""
+def started(images, refined):
+    """The layers that unfolded starts from: what the colours say, by table and thickness alone or refined."""
     from inverseflow.xray.dictionary import load_dictionary
     from inverseflow.xray.guide import Guide
 
-    guide = Guide.of(images, load_dictionary(DICTIONARY).colours)
+    dictionary = load_dictionary(DICTIONARY)
+    guide = Guide.of(images, dictionary.colours, dictionary.refiner if refined else None)
     x1 = guide.image(images)
     x = images["x"].values
     return xr.Dataset({"x1": (("y", "x"), x1), "x2": (("y", "x"), x - x1), "residual": (("y", "x"), 0 * x)})

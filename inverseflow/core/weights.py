@@ -67,13 +67,15 @@ def read_card(path):
     return content
 
 
-def load_weights(path, module):
+def load_weights(path, module, prefix=""):
     """Put the weights of a file into a module; every name and shape must fit. Returns the module.
+
+    prefix : of a file of several parts, those whose names begin with it.
 
     Raises WeightsError that names the first weights that do not fit, expected and got.
     """
     try:
-        values = load_file(path)
+        values = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a safetensors file ({error}); copy it again") from None
     wanted = {k: tuple(v.shape) for k, v in module.state_dict().items()}

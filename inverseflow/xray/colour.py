@@ -38,8 +38,8 @@ class ColourMap:
 
     centres (cluster, 3), width: as `ColourPrior`; coefficients (side, cluster), the visible side first.
     unit: grey values of the radiograph for 1 of the usual attenuation. constants (side,): added to the table
-    they give each side an equal share of the mean of x. grain: median difference of neighbouring pixels of x
-    minus the table. These three belong to the whole painting, so that its tiles agree.
+    they give each side an equal share of the mean of x, which is `level`. grain: median difference of
+    neighbouring pixels of x minus the table. These belong to the whole painting, so that its tiles agree.
     """
 
     centres: np.ndarray
@@ -48,6 +48,7 @@ class ColourMap:
     unit: float = 1.0
     constants: tuple = (0.0, 0.0)
     grain: float | None = None
+    level: float = 0.0
 
     def __call__(self, rgb, side=0):
         """(3, y, x) -> (y, x) float32, without a constant of its own."""
@@ -56,6 +57,11 @@ class ColourMap:
             table = memberships(rgb[:, row : row + n], self.centres, self.width)
             out[row : row + n] = np.tensordot(self.coefficients[side], table, 1)
         return out
+
+    def offset(self, side, floor=0.1):
+        """What is added to the table before it is multiplied by the thickness: see `layers`."""
+        low, high = np.percentile(self.coefficients[side], (5, 95))
+        return floor * (high - low) - low
 
     def layers(self, x, *sides, thickness_px=24, thickness_ridge=700.0, power=0.4, floor=0.1):
         """Table times thickness of every side whose colours are given: list of (y, x) float32.
@@ -66,10 +72,7 @@ class ColourMap:
         the edges of the paint, which scale with its thickness; those of the concealed layer are elsewhere.
         floor: attenuation of the least attenuating paint, as a share of the table's range.
         """
-        guides = []
-        for side, rgb in enumerate(sides):
-            low, high = np.percentile(self.coefficients[side], (5, 95))
-            guides.append(self(rgb, side) + np.float32(floor * (high - low) - low))
+        guides = [self(rgb, side) + np.float32(self.offset(side, floor)) for side, rgb in enumerate(sides)]
         if not thickness_px:
             return guides
         return thickness(x, guides, thickness_px, thickness_ridge, power, self.grain)
@@ -80,7 +83,7 @@ def fit_colours(
     rgb,
     rgb_back,
     prior,
-    trust=200.0,
+    trust=30.0,
     power=1.2,
     scales=(1, 2, 4, 8, 16),
     n_iter=10,
@@ -142,7 +145,8 @@ def _with_global_numbers(colours, windows):
         means.append([g.mean() for g in guides])
     constants = np.mean(parts) / 2 - np.mean(means, 0)
     grain = float(np.median(np.concatenate(steps)))
-    return replace(colours, constants=tuple(float(c) for c in constants), grain=grain)
+    level = float(np.mean(parts))
+    return replace(colours, constants=tuple(float(c) for c in constants), grain=grain, level=level)
 
 
 def thickness(x, guides, spacing, ridge, power, grain=None, n_iter=6, n_step=30):

@@ -28,7 +28,8 @@ from inverseflow.core.sparse_coding import ConvolutionalAdmm
 from inverseflow.core.tiles import tiles, widened
 
 from .colour import ColourMap, fit_colours
-from .guide import CELL_PX, MARGIN_PX
+from .guide import CELL_PX, MARGIN_PX, said_by
+from .refiner import Refiner
 from .tiles import read
 
 
@@ -44,10 +45,10 @@ def separate_csc(
     dictionary : `xray.dictionary.Dictionary`; settings : CscSettings
     watch : function (k, objective) called after every round
     colours : `ColourMap` of the whole image, when this is a tile of it; fitted to this one otherwise
-    guides : of `said_by`, (side, y, x), cut from those of the whole image, when this is a tile of it
+    guides : (side, y, x) of `Guides`, cut from those of the whole image, when this is a tile of it
     start : (y, x), x1 before the first round, the rest of x being x2; by default what the colours say. The
-        objective is convex in each layer, not in both: colours, grey, x/2 and Levin-Weiss end within
-        1.1 dB of each other, the colours at the lowest objective (three tuning paintings).
+        objective is convex in each layer, not in both; the colours end at the lowest objective, and grey, x/2
+        and Levin-Weiss the nearer to them the larger alpha is (within 1.1 dB at 0.2, three tuning paintings).
 
     curve: the objective before the first round and after every round; it never rises, for a step that would
     raise it is not taken. Borders: reflected for colours and frame, periodic for the codes.
@@ -59,7 +60,7 @@ def separate_csc(
     images = [np.ascontiguousarray(s, np.float32) for s in (rgb, rgb_back) if s is not None]
     sides, unit = [torch.from_numpy(image) for image in images], colours.unit
     if guides is None:
-        guides = said_by(colours, x, images, settings)
+        guides = Guides.of(colours, dictionary, settings).layers(x, *images)
     x = torch.from_numpy(np.ascontiguousarray(x / unit, np.float32))
     guides = [
         torch.from_numpy(((g + c) / unit).astype(np.float32))
@@ -89,23 +90,28 @@ def separate_csc(
     return unit * y[0].numpy(), unit * y[1].numpy(), np.array(curve)
 
 
-def said_by(colours, x, sides, settings):
-    """What the colours of each side say of its layer, table times thickness: list of (y, x)."""
-    return colours.layers(
-        x,
-        *sides,
-        thickness_px=settings.thickness_px,
-        thickness_ridge=settings.thickness_ridge,
-        power=settings.thickness_power,
-    )
-
-
 @dataclass(frozen=True)
 class Guides:
-    """`said_by` in cells of fixed places, each with a margin, so that all tiles see one thickness."""
+    """What the colours say, in cells of fixed places, each with a margin, so that all tiles see the same."""
 
     colours: ColourMap
-    settings: object
+    refiner: Refiner | None
+    thickness: dict
+
+    @classmethod
+    def of(cls, colours, dictionary, settings):
+        """As the settings say: CscSettings."""
+        s = settings
+        thickness = {
+            "thickness_px": s.thickness_px,
+            "thickness_ridge": s.thickness_ridge,
+            "power": s.thickness_power,
+        }
+        return cls(colours, dictionary.refiner if s.refine else None, thickness)
+
+    def layers(self, x, *sides):
+        """List of (y, x), one for each side."""
+        return said_by(self.colours, self.refiner, x, *sides, **self.thickness)
 
     def cells(self, shape):
         """Blocks (see `core.tiles`) that together make the image."""
@@ -117,7 +123,7 @@ class Guides:
         seen = read(data, wide)
         sides = [seen[name] for name in ("rgb", "rgb_back") if name in seen]
         inner = tuple(slice(a - w, b - w) for (a, b), (w, _) in zip(block, wide, strict=True))
-        return np.stack([g[inner] for g in said_by(self.colours, seen["x"], sides, self.settings)])
+        return np.stack([g[inner] for g in self.layers(seen["x"], *sides)])
 
 
 def _layer_step(i, x, y, codes, guides, detail, s):

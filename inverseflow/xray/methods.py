@@ -151,11 +151,16 @@ class Csc(Method):
         from .csc import Guides
         from .dictionary import load_dictionary
 
-        whole, s, prior = side_by_side(sample(data)), self.settings, load_dictionary(self.dictionary).colours
+        whole, s, dictionary = side_by_side(sample(data)), self.settings, load_dictionary(self.dictionary)
         self.colours = fit_colours(
-            whole["x"], whole["rgb"], whole.get("rgb_back"), prior, s.colour_trust, s.colour_power
+            whole["x"],
+            whole["rgb"],
+            whole.get("rgb_back"),
+            dictionary.colours,
+            s.colour_trust,
+            s.colour_power,
         )
-        guides = Guides(self.colours, s)
+        guides = Guides.of(self.colours, dictionary, s)
         self.guides = write_cells(guides, 1 + ("rgb_back" in data), images, data["x"].shape, work, engine)
 
     def layers(self, place, x, rgb, rgb_back=None, **others):

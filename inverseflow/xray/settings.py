@@ -155,14 +155,16 @@ class DictionarySettings(Settings):
     samples: tuple[Name, ...] = setting(
         (), "paintings of this run with nothing concealed, to learn from; empty: virtual paintings"
     )
-    n_painting: int = setting(24, "virtual paintings to learn from", ge=2)
+    n_painting: int = setting(400, "virtual paintings to learn from", ge=2)
     n_colour: int = setting(64, "colours of the table from colour to attenuation", ge=2)
     n_atom: int = setting(32, "atoms", ge=1)
     size: int = setting(6, "pixels across an atom", "pixels", ge=3, le=32)
     smooth_px: float = setting(3.0, "sigma of the smooth part, which csc does not code", "pixels", gt=0)
     threshold: float = setting(0.03, "weight of |codes| while learning", gt=0)
     n_iter: int = setting(30, "batches of patches", ge=1)
-    seed: int = setting(0, "seed of paintings, patches and first atoms", ge=0)
+    n_mix: int = setting(1600, "mixes of two paintings that the refiner learns from; 0: no refiner", ge=0)
+    n_step: int = setting(6000, "steps of the refiner's training", ge=1)
+    seed: int = setting(0, "seed of paintings, patches, mixes and first values", ge=0)
 
 
 class TrainSettings(Settings):
@@ -176,6 +178,7 @@ class TrainSettings(Settings):
         "first estimate of the visible layer: guide is a table from colour to attenuation, fitted to the "
         "radiograph; luminance as published",
     )
+    refine: bool = setting(True, "correct the guide by the refiner of the dictionary")
     decoder: Literal["linear", "nonlinear"] = setting(
         "linear", "from the visible layer to its colours; nonlinear: the published network of 208,193 numbers"
     )
@@ -221,15 +224,16 @@ class CscSettings(Settings):
     colour_power: float = setting(
         1.2, "power of the misfit of the colour table; lower passes over more edges", ge=0.5, le=2
     )
-    colour_trust: float = setting(200.0, "weight of what other paintings say of the colour table", gt=0)
+    colour_trust: float = setting(30.0, "weight of what other paintings say of the colour table", gt=0)
     thickness_px: float = setting(
         24, "distance over which the paint's thickness varies; 0: it does not", "pixels", ge=0
     )
     thickness_ridge: float = setting(700.0, "weight that keeps the thickness even", gt=0)
+    refine: bool = setting(True, "correct what the colours say by the refiner of the dictionary")
     thickness_power: float = setting(0.4, "power of the misfit of the thickness", gt=0, le=2)
     tau: float = setting(0.2, "weight of |detail of a layer - its codes' image|^2", gt=0)
     gamma: float = setting(0.5, "weight of |detail of the colours - their codes' image|^2", gt=0)
-    alpha: float = setting(0.2, "weight of |layer - what the colours say|^2", ge=0)
+    alpha: float = setting(0.6, "weight of |layer - what the colours say|^2", ge=0)
     threshold: float = setting(0.03, "weight of |codes|, lambda", gt=0)
     mu: float = setting(0.2, "weight of edges in the same place in both layers", ge=0)
     levels: int = setting(3, "levels of the Haar frame", ge=1, le=6)

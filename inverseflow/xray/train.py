@@ -26,11 +26,13 @@ from inverseflow.core.weights import load_weights, read_card, save_weights, ship
 from .dictionary import load_dictionary
 from .guide import Guide
 from .losses import separation_losses
+from .refiner import REFINER, load_refiner
 from .schedules import SCHEDULES
 from .tiles import read
 from .unfolded import Unfolded
 
 MAX_CURVE = 200
+NETWORK = "network."
 SINGLE_SIDED_MU = (0.03, 0.12)  # an edge in both layers is most often the visible one's, so x2 gives way
 DOUBLE_SIDED_MU = (0.02, 0.02)
 
@@ -52,9 +54,8 @@ def train(store, settings, weights, checkpoint=None, code="", where=None, dictio
     schedule = SCHEDULES[settings.schedule]
     guide = None
     if settings.start == "guide":
-        guide = Guide.of(
-            images, load_dictionary(dictionary or shipped("xray_dictionary")).colours, settings.seed
-        )
+        learned = load_dictionary(dictionary or shipped("xray_dictionary"))
+        guide = Guide.of(images, learned.colours, learned.refiner if settings.refine else None, settings.seed)
     patches = Patches.of(images, schedule, settings.seed, guide)
     network = new_network(settings, "rgb_back" in images)
     key = key_of(settings.model_dump(mode="json"), network.config, patches.digest, code)
@@ -68,7 +69,7 @@ def train(store, settings, weights, checkpoint=None, code="", where=None, dictio
         "guide": guide and guide.as_json(),
         "curves": curves.thinned(MAX_CURVE),
     }
-    save_weights(weights, values, network.config, card)
+    save_network(weights, values, network.config, card, guide and guide.refiner)
     checkpoint.unlink(missing_ok=True)
     return card
 
@@ -87,16 +88,27 @@ def new_network(settings, double_sided):
     )
 
 
+def save_network(path, values, config, card, refiner=None):
+    """Write the weights of an `Unfolded` (state dict, its config), with the refiner that its start needs."""
+    values = {NETWORK + k: v for k, v in values.items()}
+    if refiner:
+        values |= {REFINER + k: v for k, v in refiner.state_dict().items()}
+    save_weights(path, values, config, card)
+
+
 def load_network(path):
     """The network of a weights file, as its card describes it, ready for use."""
     network = Unfolded(**read_card(path)["network"])
-    return load_weights(path, network).eval().requires_grad_(False)
+    return load_weights(path, network, NETWORK).eval().requires_grad_(False)
 
 
 def load_guide(path):
     """The guide that a network was trained with, or None."""
     content = read_card(path).get("guide")
-    return content and Guide.from_json(content)
+    if not content:
+        return None
+    refiner = load_refiner(path) if content["refined"] else None
+    return Guide.from_json(content, refiner)
 
 
 def fit(network, patches, settings, checkpoint=None, key="", where=None, stop_after=None):

@@ -15,4 +15,7 @@ with job(snakemake) as run:
         from inverseflow.xray.settings import DictionarySettings
 
         settings = DictionarySettings(**run.params.settings)
-        learn(run.input.get("paintings", []), settings, run.output.dictionary, code=run.params.code)
+        with run.compute() as engine:
+            learn(
+                run.input.get("paintings", []), settings, run.output.dictionary, engine, code=run.params.code
+            )

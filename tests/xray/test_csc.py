@@ -135,13 +135,14 @@ def test_layers_are_nearer_the_truth_than_baselines(painting, separated):
     assert np.std(x - x1 - x2) < 0.1 * np.std(x)
 
 
-def test_colours_are_the_best_start(painting, dictionary, separated):
+def test_colours_start_at_the_lowest_objective_and_other_starts_end_near(painting, dictionary, separated):
     x, rgb, true1, _ = painting
     (x1, _, curve), _ = separated
     for start in (half(x), luminance(x, rgb)):
         other, _, fall = separate_csc(x, rgb, dictionary, CscSettings(n_iter=8, tol=0), start=start)
         assert (np.diff(fall) <= 0).all() and fall[-1] >= curve[-1]
-        assert correlation(x1, true1) > correlation(other, true1) > correlation(start, true1)
+        assert correlation(other, true1) > correlation(start, true1) + 0.05
+        assert correlation(other, true1) == pytest.approx(correlation(x1, true1), abs=0.01)
 
 
 def test_scale_and_constant_of_the_radiograph_go_through(painting, dictionary, separated):
@@ -183,7 +184,7 @@ def test_tile_with_table_and_thickness_of_the_whole_agrees_with_the_whole(painti
     x, rgb = np.tile(x, (1, 2)), np.tile(rgb, (1, 1, 2))
     colours = fit_colours(x, rgb, None, dictionary.colours)
     settings = CscSettings(n_iter=6, tol=0)
-    guides = csc.said_by(colours, x, [rgb], settings)
+    guides = csc.Guides.of(colours, dictionary, settings).layers(x, rgb)
     whole = separate_csc(x, rgb, dictionary, settings, colours=colours)
     cut = [guide[:, :140] for guide in guides]
     part = separate_csc(x[:, :140], rgb[..., :140], dictionary, settings, colours=colours, guides=cut)

@@ -5,10 +5,9 @@ import pytest
 import torch
 import xarray as xr
 
+from inverseflow.core.compute import compute
 from inverseflow.core.weights import WeightsError, read_card, save_weights, shipped
 from inverseflow.xray.dictionary import (
-    DESIGNS,
-    PALETTES,
     figures,
     held_out,
     learn,
@@ -16,9 +15,11 @@ from inverseflow.xray.dictionary import (
     windows_of,
 )
 from inverseflow.xray.painting import TEST
+from inverseflow.xray.pigments import PALETTES
+from inverseflow.xray.practice import DESIGNS, random_painting
 from inverseflow.xray.settings import DictionarySettings
 
-TINY = dict(n_painting=2, n_colour=12, n_atom=6, size=5, n_iter=2)
+TINY = dict(n_painting=2, n_colour=12, n_atom=6, size=5, n_iter=2, n_mix=3, n_step=2)
 
 
 def test_figures_of_the_card_come_from_the_weights():
@@ -27,7 +28,7 @@ def test_figures_of_the_card_come_from_the_weights():
     settings = DictionarySettings(**card["settings"])
     assert dictionary.atoms.shape == (4, settings.n_atom, settings.size, settings.size)
     assert len(dictionary.colours.mean) == settings.n_colour
-    found = figures(dictionary, *held_out(settings), settings)
+    found = figures(dictionary, held_out(settings), settings)
     for name, value in card["figures"]["explained"].items():
         assert found["explained"][name] == pytest.approx(value, abs=2e-3)  # rounding of ADMM and the card
     for name in ("codes_per_pixel", "table_correlation"):
@@ -39,14 +40,15 @@ def test_figures_of_other_weights_differ():
     dictionary, settings = load_dictionary(path), DictionarySettings(**read_card(path)["settings"])
     dictionary.atoms.copy_(dictionary.atoms[:, :, :1, :1].expand_as(dictionary.atoms))
     card = read_card(path)["figures"]
-    found = figures(dictionary, *held_out(settings), settings)
+    found = figures(dictionary, held_out(settings), settings)
     assert abs(found["explained"]["x"] - card["explained"]["x"]) > 0.01
 
 
 def test_nothing_of_the_test_paintings_is_learned_from():
     for settings in TEST.values():
         assert settings.visible not in DESIGNS and settings.concealed not in DESIGNS
-        assert settings.palette not in PALETTES
+        palettes = {random_painting(seed, 64).palette for seed in range(320)}
+        assert not palettes & {PALETTES[settings.palette], PALETTES[settings.concealed_palette]}
 
 
 def test_a_dictionary_of_ones_own_paintings(tmp_path):
@@ -57,14 +59,13 @@ def test_a_dictionary_of_ones_own_paintings(tmp_path):
         store, zarr_format=3, consolidated=False
     )
     output = tmp_path / "own.safetensors"
-    learn([store], DictionarySettings(**TINY), output, code="code:1")
+    with compute() as engine:
+        learn([store], DictionarySettings(**TINY), output, engine, code="code:1")
     card, dictionary = read_card(output), load_dictionary(output)
     assert card["learned_from"] == ["madonna"] and card["code"] == "code:1" and card["n_window"] == 16
     assert dictionary.atoms.shape == (4, 6, 5, 5) and dictionary.colours.centres.shape == (12, 3)
-    assert (
-        figures(dictionary, rgb.mean(0)[:192, -54:], rgb[:, :192, -54:], DictionarySettings(**TINY))
-        == (card["figures"])
-    )
+    unseen = [(rgb.mean(0)[:, -54:], rgb[..., -54:], rgb.mean(0)[:, -54:])]
+    assert figures(dictionary, unseen, DictionarySettings(**TINY)) == card["figures"]
     norms = dictionary.atoms.square().sum((0, 2, 3)).sqrt()
     assert float(norms.max()) <= 1 + 1e-5
 
@@ -78,9 +79,9 @@ def test_figures_are_of_a_part_that_no_window_overlaps(tmp_path):
         xr.Dataset({"x": (("y", "x"), x), "rgb": (("channel", "y", "x"), np.stack([x] * 3))}).to_zarr(
             store, zarr_format=3, consolidated=False
         )
-    windows, (unseen, _) = windows_of(stores, DictionarySettings())
-    learned = np.unique(np.concatenate([x.ravel() for x, _ in windows]))
-    assert len(windows) == 32 and unseen.shape == (192, 100) and not np.isin(unseen, learned).any()
+    windows, [(unseen, *_)] = windows_of(stores, DictionarySettings())
+    learned = np.unique(np.concatenate([x.ravel() for x, *_ in windows]))
+    assert len(windows) == 32 and unseen.shape == (256, 100) and not np.isin(unseen, learned).any()
     assert (learned[learned < places.size] % 400).max() > 380  # of the others the whole is learned from
 
 
@@ -90,13 +91,13 @@ def test_paintings_that_cannot_be_learned_from(tmp_path):
         grey, zarr_format=3, consolidated=False
     )
     with pytest.raises(ValueError, match="expected x and rgb"):
-        learn([grey], DictionarySettings(**TINY), tmp_path / "d.safetensors")
+        learn([grey], DictionarySettings(**TINY), tmp_path / "d.safetensors", None)
     small = tmp_path / "small" / "calibrated.zarr"
     xr.Dataset(
         {"x": (("y", "x"), np.zeros((40, 80))), "rgb": (("channel", "y", "x"), np.zeros((3, 40, 80)))}
     ).to_zarr(small, zarr_format=3, consolidated=False)
     with pytest.raises(ValueError, match="64 x 86 pixels or more with x and rgb"):
-        learn([small], DictionarySettings(**TINY), tmp_path / "d.safetensors")
+        learn([small], DictionarySettings(**TINY), tmp_path / "d.safetensors", None)
 
 
 def test_a_file_that_is_no_dictionary(tmp_path):

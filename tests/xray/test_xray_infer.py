@@ -8,14 +8,15 @@ import xarray as xr
 from inverseflow.core.compute import compute
 from inverseflow.core.stores import read_anchor
 from inverseflow.core.tiles import tiles
-from inverseflow.core.weights import save_weights, shipped
+from inverseflow.core.weights import shipped
 from inverseflow.xray import guide
 from inverseflow.xray import infer as module
 from inverseflow.xray.colour import ColourMap
 from inverseflow.xray.infer import infer
 from inverseflow.xray.methods import Csc, LevinWeiss, method_of
+from inverseflow.xray.refiner import Refiner
 from inverseflow.xray.settings import CscSettings, InferSettings, LevinWeissSettings
-from inverseflow.xray.train import load_guide, load_network
+from inverseflow.xray.train import load_guide, load_network, save_network
 from inverseflow.xray.unfolded import Unfolded
 
 SHAPE = (150, 171)  # not a multiple of the tile, and wider than what two layers see
@@ -45,7 +46,7 @@ def weights(tmp_path_factory):
         for p in network.parameters():
             p += 0.03 * torch.randn(p.shape, generator=generator)
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
-    save_weights(path, network.state_dict(), network.config, {})
+    save_network(path, network.state_dict(), network.config, {})
     return path
 
 
@@ -57,8 +58,10 @@ def guided_weights(weights, tmp_path, monkeypatch):
     table = ColourMap(rng.random((5, 3)), 0.3, rng.random((1, 5)), 0.5, (0.1, 0.2), 0.05)
     network = load_network(weights)
     path = tmp_path / "guided.safetensors"
-    about = {"guide": guide.Guide(table, constant=0.1).as_json()}
-    save_weights(path, network.state_dict(), network.config | {"start": "guide"}, about)
+    refiner = Refiner()
+    torch.nn.init.normal_(refiner.tail.weight, std=0.02, generator=torch.Generator().manual_seed(3))
+    about = {"guide": guide.Guide(table, refiner, constant=0.1).as_json()}
+    save_network(path, network.state_dict(), network.config | {"start": "guide"}, about, refiner)
     return path
 
 

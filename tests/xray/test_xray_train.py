@@ -21,6 +21,7 @@ from inverseflow.xray.guide import Guide
 from inverseflow.xray.infer import infer
 from inverseflow.xray.losses import separation_losses
 from inverseflow.xray.methods import Unfolded
+from inverseflow.xray.refiner import Refiner
 from inverseflow.xray.settings import TrainSettings
 from inverseflow.xray.train import Patches, fit, load_guide, load_network, new_network, reflected, train
 
@@ -38,6 +39,7 @@ SMALL = {"n_layer": 2, "n_filter": 6, "schedule": "demo"}
 
 class Dictionary:
     colours = PRIOR
+    refiner = Refiner()
 
 
 @pytest.fixture(autouse=True)

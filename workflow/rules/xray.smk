@@ -89,8 +89,9 @@ rule xray_dictionary:
         dictionary="pretrained|learned",
     conda:
         "../../envs/xray.yaml"
+    threads: 2
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory(7000 if XRAY.dictionary.weights == "learn" else 1000),
         runtime=240,
     params:
         code=code("xray/dictionary.py"),
