@@ -28,8 +28,29 @@ class NoiseThreshold(nn.Module):
         """x (batch, channel, y, x), sigma (batch, 1, 1, 1) or number on the 0..1 scale."""
         threshold = softplus(self.theta, beta=20).view(1, -1, 1, 1) * (sigma / SIGMA_UNIT)
         threshold = threshold.to(x.dtype)  # half precision: the rest of the layer stays in it
-        clipped = torch.clamp(x, -threshold, threshold)
-        return x - clipped if torch.is_grad_enabled() else x.sub_(clipped)
+        if torch.is_grad_enabled():
+            return _SoftThreshold.apply(x, threshold)
+        return x.sub_(x.clamp(-threshold, threshold))
+
+
+class _SoftThreshold(torch.autograd.Function):
+    """x - clamp(x, -t, t), which keeps nothing but its result for the way back."""
+
+    @staticmethod
+    def forward(ctx, x, threshold):
+        out = x - x.clamp(-threshold, threshold)
+        ctx.save_for_backward(out, threshold)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        out, threshold = ctx.saved_tensors
+        of_threshold = -(gradient * out.sign()).sum_to_size(threshold.shape)
+        passed = out != 0
+        if not threshold.all():
+            passed |= threshold == 0
+        return gradient * passed, of_threshold
 
 
 def convolution(n_in, n_out, size, dilation=1, groups=1):

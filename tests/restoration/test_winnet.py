@@ -103,8 +103,13 @@ def test_threshold_is_soft_and_grows_with_sigma():
     with torch.no_grad():
         threshold.theta.copy_(torch.tensor([0.5, 0.2, -0.9]))
     got = threshold(x, 25 / 255)
-    t = torch.log1p((20 * threshold.theta).exp()).view(1, 3, 1, 1) / 20 / 2
+    t = torch.log1p((20 * threshold.theta.detach()).exp()).view(1, 3, 1, 1) / 20 / 2
     torch.testing.assert_close(got, x.sign() * (x.abs() - t).clamp(min=0))
+    x = image(1, 3, 2, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, s: threshold.double()(x, s), (x, torch.tensor([0.1])))
+    zero = torch.zeros(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    threshold(zero, 0.0).sum().backward()  # no threshold: the identity, at zero too
+    assert (zero.grad == 1).all()
 
 
 def test_sigma_trained_raises_the_thresholds_of_lifting_only():
