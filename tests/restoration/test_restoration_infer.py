@@ -1,0 +1,186 @@
+"""From simulated images through calibration to restored ones: every task, every method, exact tiles."""
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from inverseflow.core.compute import compute
+from inverseflow.core.images import ImageError
+from inverseflow.core.metrics import psnr
+from inverseflow.core.settings import ConfigError, validate
+from inverseflow.core.training import step_rng
+from inverseflow.core.weights import save_weights
+from inverseflow.restoration.calibrate import calibrate
+from inverseflow.restoration.denoisers import build
+from inverseflow.restoration.infer import Problem, infer, restored
+from inverseflow.restoration.settings import (
+    CalibrateSettings,
+    InferSettings,
+    RestorationSettings,
+    SampleSettings,
+)
+from inverseflow.restoration.simulate import simulate
+from inverseflow.restoration.tv import TotalVariation
+
+SIZE = 64
+TASKS = {
+    "denoise": {"sigma_255": 25},
+    "deblur": {"sigma_255": 2.55, "kernel_px": 9},
+    "super_resolve": {"sigma_255": 2.55, "kernel": "gaussian", "kernel_px": 9},
+    "inpaint": {"sigma_255": 0, "lost": 0.5},
+}
+
+
+def sample_of(task, **more):
+    made = {"names": ["camera", "coffee"], "size_px": SIZE} | TASKS[task]
+    kernel = {"kernel_from": "target", "kernel_px": 13} if task == "deblur" else {}
+    return SampleSettings(task=task, simulate=made, **kernel | more)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """{task: (recording, images, fit)} of two small photographs each."""
+    folder, found = tmp_path_factory.mktemp("restoration"), {}
+    for task in TASKS:
+        sample = sample_of(task)
+        recording, images = folder / f"{task}.zarr", folder / f"{task}_calibrated.zarr"
+        simulate(sample.simulate, task, sample.factor, recording)
+        with compute() as engine:
+            fit = calibrate(recording, sample, CalibrateSettings(), images, engine)
+        found[task] = zarr.open_group(recording, mode="r"), images, fit
+    return found
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A small network that was never trained: enough to compare tiles with the whole."""
+    torch.manual_seed(3)
+    net = build({"form": "unet", "n_channel": 1, "width": (8, 8), "n_block": (1, 1)})
+    for p in net.parameters():
+        p.data = 0.1 * torch.randn_like(p)
+    path = tmp_path_factory.mktemp("net") / "net.safetensors"
+    save_weights(path, net.state_dict(), net.config, {})
+    return path
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_calibrated_store_holds_the_measured_image_and_nothing_of_the_truth(calibrated, task):
+    recording, images, fit = calibrated[task]
+    group = zarr.open_group(images, mode="r")
+    assert sorted(group["measured"]) == ["camera", "coffee"]
+    assert "truth" not in group and "target_sharp" not in group
+    np.testing.assert_array_equal(group["measured/camera"][:], recording["measured/camera"][:])
+    n = SIZE // 4 if task == "super_resolve" else SIZE
+    assert group["measured/camera"].shape == (1, n, n)
+    assert recording["truth/camera"].shape == (1, SIZE, SIZE)
+    assert set(fit["sigma_255"]) == {"camera", "coffee"}
+
+
+def test_noise_is_estimated_where_it_is_not_given(calibrated):
+    fit = calibrated["denoise"][2]["sigma_255"]
+    for levels in fit.values():
+        assert levels["used"] == levels["nenet"]
+        assert abs(levels["nenet"] - 25) < 3  # 64 x 64 pixels: spread of a few percent
+    given = sample_of("denoise", sigma_255=20)
+    assert given.sigma_255 == 20 and calibrated["inpaint"][2]["sigma_255"]["camera"]["used"] == 0
+
+
+def test_the_kernel_is_found_from_the_picture_of_a_target(calibrated):
+    recording, images, fit = calibrated["deblur"]
+    true = np.pad(recording["kernel"][:], 2)
+    found = zarr.open_group(images, mode="r")["kernel"][:]
+    assert fit["kernel"]["from"] == "target"
+    assert np.linalg.norm(found - true) < 0.15 * np.linalg.norm(true)  # 1 % noise in the picture
+
+
+@pytest.mark.parametrize(
+    "task, gain_db", [("denoise", 4), ("deblur", 2), ("super_resolve", 0), ("inpaint", 1)]
+)
+@pytest.mark.parametrize("method", ["wiener", "tv", "hqs"])
+def test_methods_gain_over_their_input(calibrated, task, method, gain_db):
+    if (task, method) in (("inpaint", "wiener"), ("denoise", "hqs")):
+        pytest.skip("no such method")
+    recording, images, _ = calibrated[task]
+    source, settings = zarr.open_group(images, mode="r"), InferSettings()
+    kernel = torch.from_numpy(source["kernel"][:]) if "kernel" in source else None
+    mask = torch.from_numpy(source["mask/camera"][:]) if "mask" in source else None
+    y = torch.from_numpy(source["measured/camera"][:])[None]
+    sigma = source.attrs["sigma"]["camera"]
+    result = {}
+    for name in ("input", method):
+        problem = Problem(task, y, kernel, mask, 4, periodic=name == "wiener")
+        x = problem.finish(restored(problem, sigma, name, task, settings, TotalVariation(n_iter=20)))
+        result[name] = psnr(x[0].clamp(0, 1), recording["truth/camera"][:], peak=1)
+    assert result[method] > result["input"] + gain_db
+
+
+def test_tiles_give_what_the_whole_image_gives(calibrated, network, tmp_path):
+    images, found = calibrated["denoise"][1], {}
+    for tile in (512, 64):
+        settings = InferSettings(tile=tile)
+        with compute() as engine:
+            if tile == 64:  # smaller than the setting allows, so that there are tiles
+                settings = settings.model_copy(update={"tile": 32})
+            store = tmp_path / f"{tile}.zarr"
+            infer(images, "pretrained", "denoise", 1, settings, str(network), store, engine, "key")
+        found[tile] = zarr.open_group(store, mode="r")["restored/camera"][:]
+    assert np.isfinite(found[512]).all()
+    np.testing.assert_allclose(found[64], found[512], atol=1e-5)  # float32, sums in another order
+
+
+def test_residual_is_the_noise_for_a_good_method_and_curves_are_kept(calibrated, network, tmp_path):
+    settings = InferSettings(deblur={"pnp": {"hqs": {"n_iter": 2}}})
+    with compute() as engine:
+        out = [
+            infer(calibrated["deblur"][1], method, "deblur", 1, settings, net, tmp_path / method, engine, "k")
+            for method, net in (("tv", None), ("hqs", str(network)))
+        ]
+    assert 0.7 < out[0]["camera"]["residual"] < 1.5
+    assert [row["iteration"] for row in out[1]["coffee"]["curves"]] == [1, 2]
+    assert len(out[0]["camera"]["curves"]) == settings.tv_iter
+
+
+def test_one_s_own_image_in_16_bit_colour(tmp_path):
+    import tifffile
+
+    rng = step_rng(0, 1)
+    clean = np.full((48, 40, 3), 0.5) + 0.02 * rng.standard_normal((48, 40, 3))
+    tifffile.imwrite(tmp_path / "mine.tif", (65535 * clean).astype(np.uint16))
+    sample = SampleSettings(task="denoise", path=str(tmp_path / "mine.tif"))
+    with compute() as engine:
+        fit = calibrate(tmp_path / "mine.tif", sample, CalibrateSettings(), tmp_path / "c.zarr", engine)
+    image = zarr.open_group(tmp_path / "c.zarr", mode="r")["measured/mine"]
+    assert image.shape == (3, 48, 40)
+    assert abs(fit["sigma_255"]["mine"]["used"] - 0.02 * 255) < 1
+
+
+@pytest.mark.parametrize(
+    "sample, message",
+    [
+        ({"task": "denoise"}, "expected either path .* got neither"),
+        ({"task": "deblur", "path": "a"}, "kernel: missing; expected the file of the blur kernel"),
+        ({"task": "inpaint", "path": "a"}, "mask: missing"),
+        ({"task": "deblur", "path": "a", "kernel": "b", "kernel_from": "target"}, "target: missing"),
+        ({"task": "deblur", "simulate": {}, "kernel": "b"}, "kernel: expected nothing beside simulate"),
+        ({"task": "super_resolve", "simulate": {"size_px": 64}, "factor": 5}, "size_px: expected a multiple"),
+    ],
+)
+def test_samples_name_what_is_missing(sample, message):
+    with pytest.raises(ConfigError, match=message):
+        validate({"samples": {"a": sample}}, RestorationSettings)
+
+
+def test_numbers_of_plug_and_play_are_filled_in_and_unknown_methods_named():
+    infer = InferSettings(deblur={"methods": ["mine", "hqs"], "pnp": {"hqs": {"n_iter": 3}, "mine": {}}})
+    assert infer.deblur.pnp["hqs"].n_iter == 3 and infer.deblur.pnp["hqs"].weight == 0.2
+    with pytest.raises(ConfigError, match="methods: expected some of input, .* got 'bm3d'"):
+        validate({"deblur": {"methods": ["bm3d"]}}, InferSettings)
+    with pytest.raises(ConfigError, match="wiener undoes a blur"):
+        validate({"inpaint": {"methods": ["wiener"]}}, InferSettings)
+
+
+def test_an_image_that_is_not_in_the_set_is_named(tmp_path):
+    settings = sample_of("denoise").simulate.model_copy(update={"names": ("nobody",)})
+    with pytest.raises(ImageError, match="simulate.names: expected some of .*camera.* got 'nobody'"):
+        simulate(settings, "denoise", 1, tmp_path / "x.zarr")
