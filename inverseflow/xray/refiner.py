@@ -33,6 +33,7 @@ ALIGN = 16
 """Pixels to which the input is filled up, and on which cells must begin for the same result."""
 REFINER = "refiner."
 """What the names of its weights begin with, in a file beside others."""
+SMOOTH_PX = 4.0
 BATCH, PATCH, RATE, DECAY = 8, 192, 2e-3, 0.01
 
 
@@ -94,11 +95,19 @@ def inputs(colours, x, rgb, guide, side=0):
 
 @torch.no_grad()
 def refine(refiner, colours, x, rgb, guide, side=0):
-    """The guide (y, x) of one side, corrected. Parameters as for `inputs`."""
+    """The guide (y, x) of one side, corrected. Parameters as for `inputs`.
+
+    Of the smooth part of the correction half is taken: there the network errs most on designs that it has not
+    seen, by up to 1.4 dB, and 0.3 dB so (40 tuning mixes of four designs kept from its training).
+    """
+    from scipy.ndimage import gaussian_filter
+
     images = torch.from_numpy(inputs(colours, x, rgb, guide, side))[None]
     rows, cols = x.shape
     images = F.pad(images, (0, -cols % ALIGN, 0, -rows % ALIGN), mode="replicate")
-    return guide + np.float32(colours.unit) * refiner(images)[0, 0, :rows, :cols].numpy()
+    correction = refiner(images)[0, 0, :rows, :cols].numpy()
+    correction -= np.float32(0.5) * gaussian_filter(correction, SMOOTH_PX, mode="reflect")
+    return guide + np.float32(colours.unit) * correction
 
 
 def pairs(windows, n_mix, seed=0):
