@@ -1,0 +1,184 @@
+"""Pictures of restorations: what came in and what every method made of it, with a detail; curves.
+
+Images are drawn in grey or colour from 0 to 1, without stretching.
+"""
+
+import numpy as np
+
+from inverseflow.core.drawing import add_axes, new_figure, save, write_title
+from inverseflow.core.metrics import psnr
+
+NAMES = {
+    "truth": "truth",
+    "input": "as measured",
+    "wiener": "Wiener filter",
+    "tv": "total variation",
+    "pretrained": "network (pretrained)",
+    "trained": "network (trained in this run)",
+    "hqs": "plug-and-play, HQS",
+    "admm": "plug-and-play, ADMM",
+    "red": "plug-and-play, RED",
+    "pgd": "plug-and-play, PGD",
+}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_PANEL_IN, _GAP_IN, _TEXT_IN = 2.1, 0.12, 0.42
+
+
+def pictures_figure(restored, path, settings, truth=None, title=""):
+    """Draw images as restored by every method, each above its detail.
+
+    Parameters
+    ----------
+    restored : {method: mapping image -> array (channel, y, x) on 0..1}; "input" is what came in
+    path : .png
+    settings : FiguresSettings; the detail lies where the truth, or what the last method gives, varies most
+    truth : mapping image -> array, or None; with it PSNR stands below every method
+    """
+    names = sorted(next(iter(restored.values())))[: settings.n_image]
+    columns = ({} if truth is None else {"truth": truth}) | restored
+    row_in = 2 * _PANEL_IN + _GAP_IN + _TEXT_IN
+    fig = new_figure(0.3 + len(columns) * (_PANEL_IN + _GAP_IN), 0.5 + len(names) * (row_in + _GAP_IN))
+    height = fig.get_size_inches()[1]
+    for i, name in enumerate(names):
+        images = {method: shown(found[name][:]) for method, found in columns.items()}
+        like = images["truth"] if truth is not None else list(images.values())[-1]
+        row, col, side = busiest(like, settings.zoom_px)
+        top = height - 0.5 - i * (row_in + _GAP_IN) - _TEXT_IN
+        for j, (method, image) in enumerate(images.items()):
+            left = 0.2 + j * (_PANEL_IN + _GAP_IN)
+            ax = _panel(fig, image, left, top - _PANEL_IN)
+            ax.add_patch(_frame(row, col, side))
+            text = NAMES.get(method, method)
+            if truth is not None and method != "truth":
+                text += f"\n{psnr(image, images['truth'], peak=1):.2f} dB"
+            ax.set_title(text, fontsize=9)
+            if j == 0:
+                ax.set_ylabel(name, fontsize=9)
+            detail = image[row : row + side, col : col + side]
+            _panel(fig, detail, left, top - 2 * _PANEL_IN - _GAP_IN)
+    write_title(fig, title)
+    save(fig, path)
+
+
+def shown(image):
+    """An array (channel, y, x) clipped to 0..1, as (y, x) or (y, x, 3)."""
+    image = np.asarray(image, np.float32).clip(0, 1)
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+
+
+def busiest(image, side):
+    """First row, first column and side of the square in which gradients are largest."""
+    from scipy.ndimage import uniform_filter
+
+    grey = image if image.ndim == 2 else image.mean(2)
+    side = min(side, *grey.shape)
+    power = np.hypot(*np.gradient(grey))
+    first, last = side // 2, [n - side + side // 2 for n in grey.shape]
+    mean = uniform_filter(power, side, mode="constant")[first : last[0] + 1, first : last[1] + 1]
+    row, col = np.unravel_index(mean.argmax(), mean.shape)
+    return int(row), int(col), side
+
+
+def _panel(fig, image, left, bottom):
+    ax = add_axes(fig, left, bottom, _PANEL_IN, _PANEL_IN)
+    ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax
+
+
+def _frame(row, col, side):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((col - 0.5, row - 0.5), side, side, fill=False, ec="#E69F00", lw=1.2)
+
+
+def convergence_figure(curves, path, title=""):
+    """Draw what every iteration came to.
+
+    curves : {method: {image: list of dicts with iteration, residual, change}}; methods without are left out.
+        Thin: images; thick: their mean.
+    """
+    fig = new_figure(8.4, 3.4)
+    parts = {"residual": "root mean square of A x - y", "change": "change of x in an iteration"}
+    for number, (part, text) in enumerate(parts.items()):
+        ax = add_axes(fig, 0.75 + 4.0 * number, 0.55, 3.1, 2.1)
+        for colour, (method, images) in zip(COLOURS, curves.items()):
+            lines = [[(r["iteration"], r[part]) for r in rows if part in r] for rows in images.values()]
+            lines = [np.array(line) for line in lines if line]
+            for line in lines:
+                ax.plot(*line.T, color=colour, lw=0.6, alpha=0.35)
+            if lines:
+                ax.plot(*np.mean(lines, 0).T, color=colour, lw=1.8, label=NAMES.get(method, method))
+        ax.set_title(text, fontsize=10)
+        ax.set_xlabel("iteration", fontsize=9)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.tick_params(labelsize=8, which="both")
+        ax.grid(alpha=0.3)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=8)
+    write_title(fig, title)
+    save(fig, path)
+
+
+def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, title=""):
+    """Draw noise levels by both estimators, and the kernel beside the true one where there are any.
+
+    fit : of `calibrate.calibrate`; kernel, true_kernel : arrays (ky, kx) or None; true_255 : noise, or None
+    """
+    kernels = {"kernel": kernel, "true kernel": true_kernel}
+    kernels = {text: k for text, k in kernels.items() if k is not None}
+    fig = new_figure(5.4 + 2.2 * len(kernels), 3.3)
+    ax = add_axes(fig, 0.8, 0.75, 4.2, 1.9)
+    names = list(fit["sigma_255"])
+    for estimator, mark, colour in (("nenet", "o", COLOURS[0]), ("wavelet", "s", COLOURS[1])):
+        ax.plot([fit["sigma_255"][n][estimator] for n in names], mark, color=colour, label=estimator)
+    ax.plot([fit["sigma_255"][n]["used"] for n in names], "k_", ms=16, label="used")
+    if true_255 is not None:
+        ax.axhline(true_255, color="0.5", lw=1, label="true")
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.set_xticks(range(len(names)), names, fontsize=7, rotation=20 if len(names) > 4 else 0)
+    ax.set_title("noise, of 255", fontsize=10)
+    ax.tick_params(labelsize=8)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=7)
+    for number, (text, values) in enumerate(kernels.items()):
+        ax = add_axes(fig, 5.3 + 2.2 * number, 0.75, 1.9, 1.9)
+        ax.imshow(values, cmap="gray", vmin=0, interpolation="nearest")
+        ax.set_title(f"{text}, {values.shape[0]} x {values.shape[1]}", fontsize=10)
+        ax.set_xticks([])
+        ax.set_yticks([])
+    write_title(fig, title)
+    save(fig, path)
+
+
+def training_figure(card, path, title=""):
+    """Draw the curves of a denoiser's card: loss, and PSNR on held-out squares."""
+    curves = card["curves"]
+    steps = np.array(curves["step"], float)
+    fig = new_figure(8.4, 3.4)
+    ax = add_axes(fig, 0.75, 0.55, 3.1, 2.1)
+    _line(ax, steps, curves["loss"], COLOURS[0], None)
+    ax.set_yscale("log")
+    ax.set_title("loss", fontsize=10)
+    held = add_axes(fig, 4.75, 0.55, 3.1, 2.1)
+    names = [name for name in curves if name.startswith("held_out_")]
+    for colour, name in zip(COLOURS, names):
+        _line(held, steps, curves[name], colour, f"sigma {name.removeprefix('held_out_')} of 255", ".-")
+    held.set_title("held-out squares, PSNR in dB", fontsize=10)
+    if names:
+        held.legend(fontsize=8)
+    for each in (ax, held):
+        each.set_xlabel("step", fontsize=9)
+        each.tick_params(labelsize=8, which="both")
+        each.grid(alpha=0.3)
+    write_title(fig, title)
+    save(fig, path)
+
+
+def _line(ax, steps, values, colour, label, form="-"):
+    values = np.array(values, float)
+    known = np.isfinite(values)
+    ax.plot(steps[known], values[known], form, color=colour, lw=1.4, label=label)
