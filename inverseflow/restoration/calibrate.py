@@ -14,26 +14,16 @@ import torch
 import zarr
 
 from inverseflow.core.images import ImageError, open_mask
-from inverseflow.core.images import image_files as files_of_image
 from inverseflow.core.settings import expand_variables
 from inverseflow.core.stores import replacing
 from inverseflow.core.weights import shipped
 
-from .images import image_files, middle, read_image
+from .images import files_of, middle, read_image
 from .kernel_estimate import KernelError, kernel_from_edge, kernel_from_points, kernel_from_target
 from .kernels import read_kernels
 from .nenet import load_nenet
 from .noise import wavelet_sigma
 from .simulate import put
-
-
-def files_of(path):
-    """Files of an image, a Zarr store or a folder of images. Raises ImageError."""
-    path = Path(os.path.expandvars(str(path)))
-    marks = {"zarr.json", ".zarray", ".zgroup"}
-    if path.is_dir() and not marks & {file.name for file in path.iterdir()}:
-        return image_files(str(path), "path")
-    return files_of_image(path)
 
 
 def calibrate(recording, sample, settings, store, engine):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from inverseflow.core.images import ImageError, open_image
+from inverseflow.core.images import image_files as files_of_image
 from inverseflow.core.settings import expand_variables
 
 SHIPPED = (
@@ -39,6 +40,27 @@ def image_files(images, key="images"):
     if not files:
         raise ImageError(f"{key}: no image in {folder}; expected files ending in {', '.join(ENDINGS)}")
     return files
+
+
+def chosen_files(images, names=(), key="data"):
+    """{name: file} of some images of a set, in this order; all when no names are given.
+
+    Raises ImageError for a name that is not in the set.
+    """
+    files = {os.path.splitext(f.name)[0]: f for f in image_files(images, f"{key}.images")}
+    for name in names:
+        if name not in files:
+            raise ImageError(f"{key}.names: expected some of {', '.join(files)}, got {name!r}")
+    return {name: files[name] for name in names or files}
+
+
+def files_of(path):
+    """Files of an image, a Zarr store or a folder of images. Raises ImageError."""
+    path = Path(os.path.expandvars(str(path)))
+    marks = {"zarr.json", ".zarray", ".zgroup"}
+    if path.is_dir() and not marks & {file.name for file in path.iterdir()}:
+        return image_files(str(path), "path")
+    return files_of_image(path)
 
 
 def read_image(path, colour=None):

@@ -4,31 +4,20 @@ Store: groups `measured` and `truth` of one array (channel, y, x) per image, flo
 `kernel` (ky, kx), `mask` (y, x) and the pictures `target_sharp`, `target_blurred` (y, x) where there are any.
 """
 
-import os
-
 import numpy as np
 import torch
 import zarr
 
-from inverseflow.core.images import ImageError
+from inverseflow.core.settings import expand_variables
 from inverseflow.core.stores import new_array, replacing
 
 from .degradations import CroppedBlur, add_noise
-from .images import image_files, middle, read_image
+from .images import chosen_files, middle, read_image
 from .kernels import gaussian_kernel, motion_kernel, read_kernels
 
 AXES = ("channel", "y", "x")
 TARGET_PX = 128
 TARGET_NOISE = 0.01
-
-
-def chosen_files(settings):
-    """{name: file} of the images that a SimulateSettings names. Raises ImageError for a name not there."""
-    files = {os.path.splitext(f.name)[0]: f for f in image_files(settings.images, "simulate.images")}
-    for name in settings.names:
-        if name not in files:
-            raise ImageError(f"simulate.names: expected some of {', '.join(files)}, got {name!r}")
-    return {name: files[name] for name in settings.names or files}
 
 
 def blur_kernel(settings):
@@ -37,7 +26,7 @@ def blur_kernel(settings):
         return motion_kernel(settings.kernel_px, np.random.default_rng(settings.seed))
     if settings.kernel == "gaussian":
         return gaussian_kernel(settings.kernel_sigma_px, settings.kernel_px)
-    return read_kernels(os.path.expandvars(settings.kernel))[0]
+    return read_kernels(expand_variables(settings.kernel, "simulate.kernel"))[0]
 
 
 def simulate(settings, task, factor, store):
@@ -46,7 +35,7 @@ def simulate(settings, task, factor, store):
     settings : SimulateSettings; task, factor : of the sample. Truth is what lies below the frame.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    sigma, files = settings.sigma_255 / 255, chosen_files(settings)
+    sigma, files = settings.sigma_255 / 255, chosen_files(settings.images, settings.names, "simulate")
     kernel = blur_kernel(settings) if task in ("deblur", "super_resolve") else None
     margin = 0 if kernel is None else max(kernel.shape) - 1
     with replacing(store) as temporary:
