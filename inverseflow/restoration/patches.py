@@ -9,6 +9,7 @@ import logging
 import numpy as np
 import zarr
 
+from inverseflow.core.images import ImageError
 from inverseflow.core.stores import key_of, new_array, resumable
 from inverseflow.core.training import step_rng
 
@@ -29,10 +30,15 @@ def make_squares(settings, store, engine, key):
     engine : core.compute.Engine
     key : digest of settings and inputs; an interrupted job goes on when it is the same
 
-    Raises ImageError when the folder holds no image, ValueError when there are too few of at least
-    `square` pixels.
+    Raises ImageError when the folder holds no image or lacks one to leave out, ValueError when there are
+    too few of at least `square` pixels.
     """
     files = image_files(settings.images)
+    if unknown := sorted(set(settings.leave_out) - {f.stem for f in files}):
+        raise ImageError(
+            f"leave_out: no image {unknown[0]} in {settings.images}; see how its files are named"
+        )
+    files = [f for f in files if f.stem not in settings.leave_out]
     numbers = step_rng(settings.seed, 1).permutation(len(files))
     n_out = min(settings.n_held_out, max(1, len(files) // HELD_OUT_SHARE))
     choice = {"held_out": sorted(numbers[:n_out]), "train": sorted(numbers[n_out:])}

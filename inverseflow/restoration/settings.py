@@ -22,6 +22,9 @@ class DataSettings(Settings):
         "shipped: photographs of installed packages; else a folder of PNG, TIFF or JPEG; its name may "
         "hold ${VARIABLES}",
     )
+    leave_out: tuple[str, ...] = setting(
+        (), "images, without their endings, that are neither learned from nor held out: those to be judged by"
+    )
     colour: bool = setting(False, "red, green and blue; otherwise grey, to which colour images are turned")
     n_held_out: int = setting(20, "images kept for the curves, at most a fifth of all", ge=1)
     scales: tuple[float, ...] = setting(
@@ -248,7 +251,7 @@ class DenoiseSettings(Settings):
         min_length=1,
     )
     tv_strength: float = setting(0.7, "weight of total variation over the noise level", gt=0)
-    wiener_strength: float = setting(1.0, "power of the image that Wiener's filter expects", gt=0)
+    wiener_strength: float = setting(1.5, "power of the image that Wiener's filter expects", gt=0)
     turned: bool = setting(False, "mean of a network over the eight turned and mirrored images: slower")
 
 

@@ -80,6 +80,18 @@ def test_store_keeps_held_out_images_apart(folder):
     assert sum(np.allclose(held, w[:20, :20], atol=0.01) for w in whole) == 1
 
 
+def test_images_that_are_left_out_are_in_no_square(folder):
+    Image.fromarray(np.full((40, 50), 255, np.uint8)).save(folder / "white.png")
+
+    def brightest(found):
+        return max(s.mean() for s in (*found.train, *found.held_out))
+
+    assert brightest(squares(folder)) == WHITE
+    assert brightest(squares(folder, leave_out=("white",))) < 0.7 * WHITE
+    with pytest.raises(ImageError, match="leave_out: no image black"):
+        squares(folder, leave_out=("black",))
+
+
 def test_an_interrupted_job_ends_with_the_same_store(folder, monkeypatch):
     from inverseflow.restoration import patches
 
