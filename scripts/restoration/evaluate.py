@@ -3,6 +3,7 @@ import zarr
 from inverseflow.core.job import job
 from inverseflow.core.stores import read_anchor, replacing
 from inverseflow.restoration.evaluate import evaluate
+from inverseflow.restoration.niqe import Niqe
 from inverseflow.restoration.settings import EvaluateSettings
 
 with job(snakemake) as run:
@@ -11,7 +12,13 @@ with job(snakemake) as run:
     residuals = {name: image["residual"] for name, image in read_anchor(run.input.anchor)["images"].items()}
     settings = EvaluateSettings(**run.params.settings)
     table = evaluate(
-        run.wildcards.sample, run.wildcards.method, dict(restored.arrays()), residuals, settings, truth
+        run.wildcards.sample,
+        run.wildcards.method,
+        dict(restored.arrays()),
+        residuals,
+        settings,
+        truth,
+        niqe=Niqe(settings.niqe) if settings.niqe else None,
     )
     with replacing(run.output.metrics) as temporary:
         table.to_csv(temporary, index=False)

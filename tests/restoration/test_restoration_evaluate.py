@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from inverseflow.restoration.evaluate import COLUMNS, evaluate, noise_rows
+from inverseflow.restoration.images import image_files, read_image
+from inverseflow.restoration.niqe import Niqe, generalised_gaussian
 from inverseflow.restoration.settings import EvaluateSettings
 
 
@@ -71,3 +73,22 @@ def test_noise_levels_and_their_errors():
     table = noise_rows("s", fit, 25).set_index(["method", "metric"])["value"]
     assert table["nenet", "sigma_255"] == 25 and table["wavelet", "sigma_255_error"] == 2
     assert "sigma_255_error" not in set(noise_rows("s", fit)["metric"])
+
+
+def test_a_generalised_gaussian_is_found_again():
+    rng = np.random.default_rng(0)
+    normal = generalised_gaussian(rng.normal(0, 1, 400_000))
+    assert normal == pytest.approx((2, np.sqrt(2), np.sqrt(2)), rel=0.02)
+    laplace = rng.laplace(0, 1, 400_000)
+    skewed = generalised_gaussian(np.where(laplace > 0, 3 * laplace, laplace)[rng.random(400_000) < 0.5])
+    assert generalised_gaussian(laplace) == pytest.approx((1, 1, 1), rel=0.02)
+    assert skewed[2] > 2 * skewed[1]
+
+
+def test_niqe_prefers_good_photographs(data_dir):
+    niqe = Niqe(data_dir / "images/niqe/niqe_pris_params.npz")
+    image = read_image(image_files("shipped")[2], colour=False)[0]
+    noise = np.random.default_rng(0).standard_normal(image.shape)
+    clean, noisy, noisier = (niqe((image + s * noise).clip(0, 1)) for s in (0, 0.05, 0.2))
+    assert clean < noisy < noisier and clean < 6
+    assert np.isnan(niqe(image[:100, :150]))
