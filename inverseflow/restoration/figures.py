@@ -112,7 +112,6 @@ def convergence_figure(curves, path, title=""):
                 ax.plot(*np.mean(lines, 0).T, color=colour, lw=1.8, label=NAMES.get(method, method))
         ax.set_title(text, fontsize=10)
         ax.set_xlabel("iteration", fontsize=9)
-        ax.set_xscale("log")
         ax.set_yscale("log")
         ax.tick_params(labelsize=8, which="both")
         ax.grid(alpha=0.3)
@@ -137,7 +136,7 @@ def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, 
     ax.plot([fit["sigma_255"][n]["used"] for n in names], "k_", ms=16, label="used")
     if true_255 is not None:
         ax.axhline(true_255, color="0.5", lw=1, label="true")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_xticks(range(len(names)), names, fontsize=7, rotation=20 if len(names) > 4 else 0)
     ax.set_title("noise, of 255", fontsize=10)
