@@ -24,6 +24,11 @@ if CONFIG.xray:
     include: "workflow/rules/xray_common.smk"
 
 
+if CONFIG.restoration:
+
+    include: "workflow/rules/restoration_common.smk"
+
+
 report: "workflow/report/workflow.rst"
 
 
@@ -101,6 +106,12 @@ if CONFIG.xray:
 
     include: "workflow/rules/xray.smk"
     include: "workflow/rules/xray_figures.smk"
+
+
+if CONFIG.restoration:
+
+    include: "workflow/rules/restoration.smk"
+    include: "workflow/rules/restoration_figures.smk"
 
 
 include: "workflow/rules/report.smk"

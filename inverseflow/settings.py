@@ -13,13 +13,14 @@ from inverseflow.core.provenance import ROOT
 from inverseflow.core.settings import Settings, schema_text, setting, table
 from inverseflow.lightfield.settings import LightfieldSettings
 from inverseflow.maxrf.settings import MaxrfSettings
+from inverseflow.restoration.settings import RestorationSettings
 from inverseflow.xray.settings import XraySettings
 
 GENERATED = {
     "workflow/schemas/config.schema.json": schema_text,
     "config/README.md": lambda m: _INTRO + table(m),
 }
-MODALITIES = ("maxrf", "lightfield", "xray")
+MODALITIES = ("maxrf", "lightfield", "xray", "restoration")
 _INTRO = """# Every setting
 
 Made from the settings models by `python -m inverseflow.settings`; do not edit.
@@ -60,6 +61,9 @@ class Config(Settings):
     maxrf: MaxrfSettings | None = setting(None, "MA-XRF: scans to element maps")
     lightfield: LightfieldSettings | None = setting(None, "light-field microscopy: movies to volumes, traces")
     xray: XraySettings | None = setting(None, "x-ray: the two designs mixed in the radiograph of a painting")
+    restoration: RestorationSettings | None = setting(
+        None, "restoration: noise, blur and missing pixels taken out of images"
+    )
 
     @property
     def modalities(self):

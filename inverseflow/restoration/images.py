@@ -22,6 +22,7 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 LUMINANCE = np.array(
     [0.299, 0.587, 0.114], np.float32
 )  # ITU-R BT.601, as Pillow and MATLAB turn colours grey
+KERNELS = (".mat", ".npy", ".npz")  # beside images of one kernel
 SCALES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
@@ -55,8 +56,10 @@ def chosen_files(images, names=(), key="data"):
 
 
 def files_of(path):
-    """Files of an image, a Zarr store or a folder of images. Raises ImageError."""
+    """Files of an image, a Zarr store, a folder of images, or a file of kernels. Raises ImageError."""
     path = Path(os.path.expandvars(str(path)))
+    if path.suffix.lower() in KERNELS and path.is_file():
+        return [path]
     marks = {"zarr.json", ".zarray", ".zgroup"}
     if path.is_dir() and not marks & {file.name for file in path.iterdir()}:
         return image_files(str(path), "path")

@@ -111,13 +111,14 @@ def test_summary_page_of_the_run(browser, finished):
     assert browser.evaluate("document.images.length") == 36
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
     separated = ["canvas", "dictionary pretrained", "panel"]
+    restored = ["denoiser, trained", "shaken", "snapshot"]
     assert sorted(samples) == sorted(
-        [*separated, "file", "film", "folder", "made", "microscope small", "scene"]
+        [*separated, *restored, "file", "film", "folder", "made", "microscope small", "scene"]
     )
     links = browser.evaluate("[...document.querySelectorAll('figure a')].map(a => a.getAttribute('href'))")
     assert all((finished / "results" / link).is_file() for link in links)
     tables = browser.evaluate("[...document.querySelectorAll('table')].map(t => t.textContent).join(' ')")
-    for modality in ("maxrf", "lightfield", "xray"):
+    for modality in ("maxrf", "lightfield", "xray", "restoration"):
         with open(finished / f"results/{modality}/metrics.csv") as file:
             rows = list(csv.DictReader(file))
         assert rows and all(row["sample"] in tables and row["metric"] in tables for row in rows)

@@ -55,6 +55,27 @@ XRAY = {
     "train": {"schedule": "demo", "n_layer": 2, "n_filter": 8},
     "infer": {"methods": ["csc", "unfolded"], "csc": {"n_iter": 2}},
 }
+RESTORATION = {
+    "samples": {
+        "shaken": {
+            "task": "deblur",
+            "kernel_from": "target",
+            "kernel_px": 11,
+            "simulate": {"names": ["camera"], "size_px": 48, "sigma_255": 2.55, "kernel_px": 9},
+        },
+        "snapshot": {"task": "denoise", "path": "raw/snapshot.tif"},
+    },
+    "data": {"square": 32, "scales": [0.25], "most_squares": 100},
+    "train": {
+        **{"weights": "train", "width": [8, 8], "depth": [1, 1], "n_step": 12, "batch": 4, "crop": 32},
+        **{"checkpoint_every": 4, "validate_every": 6},
+    },
+    "infer": {
+        "tv_iter": 40,
+        "denoise": {"methods": ["input", "trained"]},
+        "deblur": {"methods": ["input", "tv"]},
+    },
+}
 
 
 class Run:
@@ -124,7 +145,7 @@ class Run:
 
 
 def write_images(folder):
-    """A radiograph in 16 bit, and the colours of the painting in 8."""
+    """A radiograph in 16 bit, the colours of the painting in 8, and a noisy picture of it in 16."""
     import tifffile
     from PIL import Image
 
@@ -136,10 +157,13 @@ def write_images(folder):
     grey = (x - x.min()) / (x.max() - x.min())
     tifffile.imwrite(folder / "radiograph.tif", (500 + 60000 * grey).astype(np.uint16))
     Image.fromarray((255 * rgb.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)).save(folder / "colours.png")
+    noisy = rgb[:, :40, :48] + 0.05 * np.random.default_rng(5).standard_normal((3, 40, 48))
+    snapshot = (65535 * noisy.clip(0, 1)).astype(np.uint16).transpose(1, 2, 0)
+    tifffile.imwrite(folder / "snapshot.tif", snapshot, photometric="rgb")
 
 
 def clone(folder, source=ROOT):
-    """A fresh copy of the project with tiny recordings: three scans, two movies, two radiographs."""
+    """A fresh copy of the project with tiny recordings: three scans, two movies, two radiographs, a photo."""
     from inverseflow.maxrf.settings import SimulateSettings
     from inverseflow.maxrf.synthetic import painting
 
@@ -160,5 +184,6 @@ def clone(folder, source=ROOT):
     np.save(folder / "raw/film.npy", (100 + light).astype(np.uint16))
     write_images(folder / "raw")
     config = {"maxrf": {"samples": SAMPLES, "summarize": FEW}, "lightfield": LIGHTFIELD, "xray": XRAY}
+    config["restoration"] = RESTORATION
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     return Run(folder)

@@ -76,7 +76,7 @@ def lightfield(sample=None, **microscope):
         (lightfield({"radiometry": "b.tif"}), ".samples.a.radiometry: .*b.tif"),
         (lightfield({"neurons": "b.csv"}), ".samples.a.neurons: .*b.csv"),
         (lightfield({"first_frame": 5, "last_frame": 4}), ".samples.a: last_frame: expected at least"),
-        ({"lightfield": None}, "expected a block for at least one of maxrf, lightfield, xray, got none"),
+        ({"lightfield": None}, "expected a block for at least one of maxrf, .*restoration, got none"),
     ],
 )
 def test_wrong_light_field_configurations_stop_before_any_job(project, config, message):

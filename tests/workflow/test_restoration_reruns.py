@@ -1,0 +1,145 @@
+"""What reruns of the restoration chain, and what does not, in real runs of snakemake on tiny images."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from test_xray_reruns import KILLER
+
+from inverseflow.core.metrics import psnr
+from inverseflow.core.stores import read_anchor
+
+AFTER_INFER = {
+    "restoration_export",
+    "restoration_evaluate",
+    "restoration_figures",
+    "restoration_metrics",
+    "summary",
+}
+CURVES = {"restoration_convergence_figure"}
+
+
+def inferred(jobs):
+    return {wildcards for rule, wildcards in jobs if rule == "restoration_infer"}
+
+
+def test_every_store_fits_its_anchor(finished):
+    folder = finished / "results/restoration"
+    pairs = [(p, p.with_suffix(end)) for p in folder.rglob("*.json") for end in (".zarr", ".safetensors")]
+    pairs += [(p, p.with_name("calibrated.zarr")) for p in folder.rglob("calibration.json")]
+    pairs = [(anchor, store) for anchor, store in pairs if store.exists()]
+    # simulated images, squares, the network, and of two samples calibrated images and two restorations
+    assert len(pairs) == 9
+    for anchor, store in pairs:
+        read_anchor(anchor, store)
+        assert str(finished.dir) not in anchor.read_text()
+
+
+def test_the_restored_image_is_nearer_to_the_truth_and_exported(finished):
+    folder = finished / "results/restoration/shaken"
+    truth = zarr.open_group(folder / "images.zarr", mode="r")["truth/camera"][:]
+    stores = {m: zarr.open_group(folder / m / "restored.zarr", mode="r") for m in ("input", "tv")}
+    found = {method: store["restored/camera"][:] for method, store in stores.items()}
+    assert found["tv"].shape == truth.shape and found["tv"].dtype == np.float32
+    assert psnr(found["tv"].clip(0, 1), truth, 1) > psnr(found["input"].clip(0, 1), truth, 1) + 1
+    image = tifffile.imread(folder / "tv/tiff/camera.tif")
+    assert image.dtype == np.uint16
+    assert abs(image / 65535 - found["tv"][0].clip(0, 1)).max() < 1e-4  # 16 bit
+
+
+def test_one_s_own_image_keeps_colour_and_size(finished):
+    image = tifffile.imread(finished / "results/restoration/snapshot/trained/tiff/snapshot.tif")
+    assert image.shape == (40, 48, 3) and image.dtype == np.uint16
+
+
+def test_a_changed_setting_reruns_its_stage_and_what_follows(run):
+    run.configure("restoration", train=run.config()["restoration"]["train"] | {"seed": 7})
+    assert run.changed() == {"restoration_train"}
+    network = {"restoration_train", "restoration_network_figure"}
+    assert run.rules() == {"restoration_infer"} | network | AFTER_INFER
+    assert inferred(run.jobs()) == {"sample=snapshot, method=trained"}
+
+
+def test_a_further_method_reruns_no_other(run):
+    infer = run.config()["restoration"]["infer"]
+    infer["deblur"] = infer["deblur"] | {"methods": ["input", "tv", "wiener", "hqs"]}
+    run.configure("restoration", infer=infer)
+    jobs = run.jobs()
+    assert inferred(jobs) == {"sample=shaken, method=wiener", "sample=shaken, method=hqs"}
+    assert {rule for rule, _ in jobs} == {"restoration_infer"} | AFTER_INFER | CURVES
+
+
+def test_numbers_of_one_method_rerun_it_alone(run):
+    infer = run.config()["restoration"]["infer"]
+    infer["deblur"] = infer["deblur"] | {"tv_strength": 5}
+    run.configure("restoration", infer=infer)
+    assert inferred(run.jobs()) == {"sample=shaken, method=tv"}
+
+
+def test_an_edit_of_the_training_leaves_restorations_without_network_alone(run):
+    run.edit("inverseflow/restoration/train.py", "return (error / (sigma", "return (1 * error / (sigma")
+    assert run.changed() == {"restoration_train"}
+    assert inferred(run.jobs()) == {"sample=snapshot, method=trained"}
+
+
+def test_an_edit_of_a_solver_does_not_calibrate_or_train_again(run):
+    run.edit("inverseflow/restoration/tv.py", "out = torch.zeros_like(p[0])", "out = 0 * p[0]")
+    rules = run.rules()
+    assert "restoration_infer" in rules and not {"restoration_calibrate", "restoration_train"} & rules
+    assert {rule.split("_")[0] for rule in rules} == {"restoration", "summary"}
+
+
+def test_an_image_that_is_touched_or_changed(run):
+    file = run / "raw/snapshot.tif"
+    os.utime(file)
+    assert run.jobs() == {}
+    image = tifffile.imread(file)
+    image[5, 3] += 7
+    tifffile.imwrite(file, image, photometric="rgb")
+    assert run.samples() == {"snapshot"}
+    assert {"restoration_fingerprint", "restoration_calibrate", "restoration_infer"} <= run.rules()
+
+
+def test_what_is_missing_is_named_before_any_job(run):
+    samples = run.config()["restoration"]["samples"]
+    samples["shaken"]["simulate"]["names"] = ["nobody"]
+    run.configure("restoration", samples=samples)
+    text = " ".join(run.snakemake("-n", ok=False).split())
+    assert "config restoration.samples.shaken: simulate.names: expected some of" in text
+    samples["shaken"]["simulate"]["names"] = ["camera"]
+    run.configure("restoration", samples=samples)
+    (run / "raw/snapshot.tif").unlink()
+    text = " ".join(run.snakemake("-n", ok=False).split())
+    assert "config restoration.samples.snapshot.path: raw/snapshot.tif: no such file" in text
+
+
+@pytest.mark.parametrize("victim", ["restored", "network"])
+def test_killed_half_way(run, tmp_path, victim):
+    (tmp_path / "sitecustomize.py").write_text(KILLER)
+    folder = run / "results/restoration"
+    store, anchor, after = {
+        "restored": ("shaken/tv/restored.zarr", "shaken/tv/restored.json", "restored.zarr.partial/done"),
+        "network": ("network/trained.safetensors", "network/trained.json", "checkpoint"),
+    }[victim]
+    content = (folder / anchor).read_text()
+    (folder / anchor).unlink()
+    path = folder / store
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for left in path.parent.glob("*checkpoint*"):
+        left.unlink()
+    target = f"results/restoration/{anchor}"
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{run.dir}", "KILL_AFTER": after}
+    run.snakemake(target, ok=False, **environment)
+    assert not path.exists() and not (folder / anchor).exists()
+    assert [p for p in path.parent.iterdir() if after.split("/")[0] in p.name], "the work is kept"
+    run.snakemake(target)
+    again = (folder / anchor).read_text()
+    if victim == "restored":
+        assert again == content
+    else:  # the card counts CPU time
+        assert [line for line in again.splitlines() if "sha256" in line] == [
+            line for line in content.splitlines() if "sha256" in line
+        ]
