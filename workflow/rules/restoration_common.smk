@@ -1,5 +1,6 @@
 # What the rules of restoration share.
-from inverseflow.restoration.images import chosen_files, files_of, image_files
+from inverseflow.restoration.images import chosen_files, files_of
+from inverseflow.restoration.images import image_files as files_in
 
 RESTORATION = CONFIG.restoration
 RESTORED = RESTORATION.samples
@@ -46,7 +47,7 @@ def training_images():
     """A value that changes when the user's training images change."""
     if RESTORATION.data.images == "shipped":
         return "shipped"
-    return state_of(image_files(RESTORATION.data.images, "data.images"))
+    return state_of(files_in(RESTORATION.data.images, "data.images"))
 
 
 for _name, _sample in RESTORED.items():
