@@ -107,8 +107,9 @@ def test_table_of_elements_shows(page, finished):
 def test_summary_page_of_the_run(browser, finished):
     browser.open(finished / "results/summary.html")
     browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
-    # three scans with six pictures, two movies with four, two radiographs with four, microscope, dictionary
-    assert browser.evaluate("document.images.length") == 36
+    # three scans with six pictures, two movies with four, two radiographs with four, microscope,
+    # dictionary, five of restoration
+    assert browser.evaluate("document.images.length") == 41
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
     separated = ["canvas", "dictionary pretrained", "panel"]
     restored = ["denoiser, trained", "shaken", "snapshot"]
