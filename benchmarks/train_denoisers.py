@@ -31,7 +31,7 @@ from inverseflow.restoration.images import middle, read_set  # noqa: E402
 from inverseflow.restoration.measure import denoising_psnr  # noqa: E402
 from inverseflow.restoration.patches import Squares, make_squares  # noqa: E402
 from inverseflow.restoration.settings import DataSettings, TrainSettings  # noqa: E402
-from inverseflow.restoration.train import train  # noqa: E402
+from inverseflow.restoration.train import Clock, train  # noqa: E402
 
 DATA = DataSettings(images="${INVERSEFLOW_DATA}/images/train400")
 RECIPES = {
@@ -65,7 +65,7 @@ def main():
     note = options.folder / f"{options.name}.code"  # of the start: edits must not end a training of days
     if not note.exists():
         note.write_text(code_digest(__file__))
-    train(Squares(store), settings, weights, code=note.read_text())
+    train(Squares(store), settings, weights, code=note.read_text(), clock=Clock())
 
 
 def ship(source, target):

@@ -256,6 +256,8 @@ class DenoiseSettings(Settings):
 
 
 class _Inverse(Settings):
+    """Methods that the settings of an inverse problem may name."""
+
     @model_validator(mode="after")
     def known_methods(self):
         known = [*PLAIN, *self.pnp]

@@ -40,7 +40,7 @@ LOWEST = 3 / 255  # added to sigma in the weight of a square
 POWER = 1.2  # the error goes about as sigma^1.2: so every noise level weighs the same
 
 
-def train(store, settings, weights, checkpoint=None, code="", where=None):
+def train(store, settings, weights, checkpoint=None, code="", where=None, clock=None):
     """Train a denoiser: weights and card at `weights`, *.safetensors. Returns the card.
 
     Parameters
@@ -50,22 +50,24 @@ def train(store, settings, weights, checkpoint=None, code="", where=None):
     checkpoint : file that a training goes on from; <weights>.checkpoint by default. It is kept, so that a
         larger n_step goes on from it.
     code : digest of the code, for the card and the checkpoint
+    clock : `Clock`, for the CPU hours in the card, which then differs from run to run
     """
     squares = store if isinstance(store, Squares) else Squares(store)
     weights = Path(weights)
     checkpoint = Path(checkpoint or weights.with_name(f"{weights.name}.checkpoint"))
     network = new_network(settings, squares.n_channel)
     key = key_of(_settings(settings), network.config, squares.digest, code)
-    values, curves, clock = fit(network, squares, settings, checkpoint, key, where)
+    values, curves = fit(network, squares, settings, checkpoint, key, where, clock=clock)
     card = {
         "settings": settings.model_dump(mode="json"),
         "seed": settings.seed,
         "code": code,
         "data": {"n_square": len(squares), "square": squares.train.shape[-1], "digest": squares.digest},
         "precision": "bfloat16" if half_precision(settings.precision, device(where)) else "float32",
-        "cpu_hours": round(clock.seconds / 3600, 2),
         "curves": curves.thinned(MAX_CURVE),
     }
+    if clock:
+        card["cpu_hours"] = round(clock.seconds / 3600, 2)
     save_weights(weights, values, network.config, card)
     return card
 
@@ -115,8 +117,8 @@ class Clock:
         self.before, self.start = state["seconds"], time.process_time()
 
 
-def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_after=None):
-    """The training loop. Returns (weights, curves, clock).
+def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_after=None, clock=None):
+    """The training loop. Returns (weights, curves).
 
     Parameters
     ----------
@@ -125,13 +127,14 @@ def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_af
     checkpoint : file of the flat stage, from which a training goes on; `<checkpoint>.settling` is that of the
         last stage. key : what they belong to, but for n_step and settle
     where : device; the GPU when there is one. stop_after : steps of this call (a test of resuming)
+    clock : as for `train`
     """
     where = device(where)
     network = network.to(where)
     optimisers = make_optimisers(network, settings)
     peak = {name: o.param_groups[0]["lr"] for name, o in optimisers.items()}
-    average, curves, clock = Average(network, settings.average), Curves(), Clock()
-    state = {"network": network, "average": average, "clock": clock, **optimisers}
+    average, curves = Average(network, settings.average), Curves()
+    state = {"network": network, "average": average, **optimisers} | ({"clock": clock} if clock else {})
     flat = int(settings.n_step * (1 - settings.settle))
     settling = checkpoint and Path(f"{checkpoint}.settling")
     settling_key = key_of(key, settings.n_step, settings.settle)
@@ -149,7 +152,8 @@ def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_af
             average.update(network)
             row = {"loss": loss, "gradient": gradient} if step % CURVE_EVERY == 0 else {}
             if (step + 1) % settings.validate_every == 0 or step + 1 == settings.n_step:
-                row |= held_out(network, average, squares, settings, where) | {"cpu_h": clock.seconds / 3600}
+                row |= held_out(network, average, squares, settings, where)
+                row |= {"cpu_h": clock.seconds / 3600} if clock else {}
             if row:
                 curves.add(step, **row)
             last = step + 1 in (flat, end)
@@ -160,7 +164,7 @@ def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_af
                 )
     if settling and end == settings.n_step:
         settling.unlink(missing_ok=True)
-    return average.values, curves, clock
+    return average.values, curves
 
 
 def _resume(checkpoint, settling, key, settling_key, flat, state, curves):

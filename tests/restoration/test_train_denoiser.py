@@ -48,7 +48,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("optimiser", ["muon", "adamw"])
 def test_learns_to_denoise(store, optimiser):
     settings = TrainSettings(**SMALL | dict(n_step=250, validate_every=125, optimiser=optimiser, parts=1))
-    _, curves, _ = fit(store, settings)
+    _, curves = fit(store, settings)
     noisy = -20 * np.log10(25 / 255)
     _, psnr = curves.column("held_out_25")
     assert psnr[-1] > noisy + 3 and psnr[-1] > psnr[0]  # measured: 3.4 and 3.5 dB
@@ -57,9 +57,9 @@ def test_learns_to_denoise(store, optimiser):
 @pytest.mark.parametrize("stop", [9, 26])  # in the flat stage; while the rate settles
 def test_an_interrupted_training_ends_with_the_same_bits(store, tmp_path, stop):
     settings = TrainSettings(**SMALL)
-    whole, curves, _ = fit(store, settings)
+    whole, curves = fit(store, settings)
     fit(store, settings, tmp_path / "c", "key", stop_after=stop)
-    values, again, _ = fit(store, settings, tmp_path / "c", "key")
+    values, again = fit(store, settings, tmp_path / "c", "key")
     assert_same(values, whole)
     assert [r["loss"] for r in again.rows if "loss" in r] == [r["loss"] for r in curves.rows if "loss" in r]
 
@@ -68,7 +68,7 @@ def test_a_longer_training_goes_on_from_the_flat_stage(store, tmp_path):
     short, long = TrainSettings(**SMALL), TrainSettings(**SMALL | {"n_step": 40})
     fit(store, short, tmp_path / "c", "key")
     at = torch.load(tmp_path / "c", weights_only=True)["step"]
-    values, _, _ = fit(store, long, tmp_path / "c", "key")
+    values, _ = fit(store, long, tmp_path / "c", "key")
     assert at == 21 and not (tmp_path / "c.settling").exists()
     assert_same(values, fit(store, long)[0])
     with pytest.raises(CheckpointError, match="is at step 28, past step 21 .* raise n_step"):
@@ -102,16 +102,16 @@ def test_killed_and_resumed(store, tmp_path):
 
 def test_parts_are_computed_together_with_the_same_result(store):
     settings = TrainSettings(**SMALL | {"parts": 4})
-    several, _, _ = fit(store, settings)
+    several, _ = fit(store, settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ThreadPoolExecutor", lambda n: ThreadPoolExecutor(1))
-        one, _, _ = fit(store, settings)
+        one, _ = fit(store, settings)
     assert_same(several, one)
 
 
 def test_weights_card_and_network(store, tmp_path):
     path = tmp_path / "net.safetensors"
-    card = module.train(store, TrainSettings(**SMALL), path, code="code:1", where="cpu")
+    card = module.train(store, TrainSettings(**SMALL), path, code="code:1", where="cpu", clock=module.Clock())
     assert read_card(path)["code"] == "code:1" and card["data"]["n_square"] == 60
     assert card["curves"]["held_out_25"][-1] and card["cpu_hours"] >= 0 and card["precision"] == "float32"
     net = load_denoiser(path)
@@ -126,7 +126,7 @@ def test_dncnn_and_ffdnet_train_in_half_precision(store):
         settings = TrainSettings(
             **SMALL | dict(form=form, width=(8,), depth=(3,), n_step=4, precision="bfloat16")
         )
-        values, curves, _ = fit(store, settings)
+        values, curves = fit(store, settings)
         assert all(v.dtype == torch.float32 and v.isfinite().all() for v in values.values())
     with pytest.raises(ValueError, match="width: expected one number for dncnn"):
         module.new_network(TrainSettings(form="dncnn", width=(8, 8)), 1)
@@ -139,7 +139,7 @@ def test_winnet_trains_and_stays_orthogonal(store, optimiser):
     )
     net, squares = module.new_network(settings, 1), Squares(store)
     before = net.orthogonality().item()
-    values, curves, _ = module.fit(net, squares, settings, where="cpu")
+    values, curves = module.fit(net, squares, settings, where="cpu")
     assert all(v.isfinite().all() for v in values.values()) and net.orthogonality().item() < before
     x = torch.from_numpy(squares.held_out[:2] / np.float32(65535))
     c, d = net.lifting(x, torch.tensor(0.1).reshape(1, 1, 1, 1))
