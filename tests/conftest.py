@@ -10,10 +10,21 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import threadpoolctl  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 threadpoolctl.threadpool_limits(1)  # a pytest plugin of zarr loads numpy's BLAS before the lines above
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Modules stay in one process of pytest-xdist, and some folders; those that take longest come first."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in ("report", "slurm") else item.path.stem))
+    first = ("test_reruns", "slurm", "test_xray_reruns", "test_restoration_reruns", "test_lightfield_reruns")
+    rank = {name: i for i, name in enumerate(first)}
+    items.sort(key=lambda item: rank.get(next(item.iter_markers("xdist_group")).args[0], len(first)))
 
 
 def find_data():
@@ -49,10 +60,16 @@ def assert_adjoint():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """One finished run of the workflow on three tiny recordings, never changed by a test."""
+    """One finished run of the workflow on tiny recordings, never changed by a test; all processes share it."""
     sys.path.insert(0, str(ROOT / "tests" / "workflow"))
-    from project import clone
+    from project import Run, clone
 
-    run = clone(tmp_path_factory.mktemp("first") / "project")
-    run.snakemake()
-    return run
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "first" / "project"
+    folder.parent.mkdir(exist_ok=True)
+    done = folder.parent / "done"
+    with FileLock(folder.parent / "lock"):
+        if not done.exists():
+            clone(folder).snakemake()
+            done.touch()
+    return Run(folder)
