@@ -60,7 +60,7 @@ def assert_adjoint():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """One finished run of the workflow on tiny recordings, never changed by a test; all processes share it."""
+    """A finished run of the workflow on tiny recordings, never changed by a test; all processes share it."""
     sys.path.insert(0, str(ROOT / "tests" / "workflow"))
     from project import Run, clone
 
