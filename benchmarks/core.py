@@ -145,19 +145,23 @@ def _markdown(metric, rows):
     if len(methods) > MANY:  # such as elements: a list for each case
         lines = [f"| {head} | |", "|-|-|"]
         for case in cases:
-            listed = [f"{m} {_number(cell[case, m])}" for m in methods if (case, m) in cell]
+            listed = [f"{m} {_number(cell[case, m], unit)}" for m in methods if (case, m) in cell]
             lines.append(f"| {case} | {', '.join(listed)} |")
         return "\n".join(lines) + "\n"
     lines = [f"| {head} | " + " | ".join(methods) + " |", "|-" * (len(methods) + 1) + "|"]
     for case in cases:
         values = [cell.get((case, m)) for m in methods]
-        lines.append(f"| {case} | " + " | ".join("–" if v is None else _number(v) for v in values) + " |")
+        lines.append(
+            f"| {case} | " + " | ".join("–" if v is None else _number(v, unit) for v in values) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _number(value):
+def _number(value, unit):
     if value != value:
         return "–"
+    if unit == "dB":
+        return f"{value:.2f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
