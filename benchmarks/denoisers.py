@@ -1,11 +1,17 @@
 """Denoisers of grey images: the package's own beside the published DnCNN, FFDNet and WINNet, one run.
 
+![training](images/denoisers.png)
+
 White Gaussian noise drawn after torch.manual_seed(1234) in the order of the files, not clipped; estimates
 clamped to 0..1; PSNR with peak 1, mean over images, the spread is the standard deviation over images. DnCNN
 and WINNet have weights for each noise level, FFDNet and ours one set for all. Ours: 184,864 parameters,
 trained on 380 of the 400 images that DnCNN and WINNet learned from (FFDNet: on 5,544); the test images were
 looked at for no choice. "8 turns": the mean over the mirrored and turned image. CPU time is that of the
 forward on one thread in float32, per pixel of a 256 x 256 image, the least of five.
+
+Training (the picture, and tables from the card of the weights): the rate is constant for half of the steps,
+then falls to zero. A longer training goes on from the end of the constant part of a shorter one. Doubling the
+steps gives what the last table shows; "held out" are the 20 images, which the published networks have seen.
 
 python -m benchmarks.denoisers [--sets set12 bsd68] [--methods ours turned ffdnet dncnn winnet]
                                [--weights FILE] [--kept FILE] [--quick]      needs INVERSEFLOW_DATA
@@ -26,14 +32,17 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.core import RESULTS, write_results  # noqa: E402
+from benchmarks.core import RESULTS, ROOT, write_results  # noqa: E402
 from benchmarks.published import published_winnet, weights_folder  # noqa: E402
+from benchmarks.train_denoisers import curve_of  # noqa: E402
+from inverseflow.core.drawing import add_axes, new_figure, save  # noqa: E402
 from inverseflow.core.stores import key_of, write_json  # noqa: E402
-from inverseflow.core.weights import shipped  # noqa: E402
+from inverseflow.core.weights import read_card, shipped  # noqa: E402
 from inverseflow.restoration.denoisers import DnCNN, FFDNet, Turned, load_denoiser  # noqa: E402
 from inverseflow.restoration.images import read_set  # noqa: E402
 from inverseflow.restoration.measure import denoising_psnr  # noqa: E402
 
+PICTURE = ROOT / "docs" / "images" / "denoisers.png"
 LEVELS = (15, 25, 50)
 NAMES = {
     "ours": "U-Net (ours)",
@@ -82,6 +91,40 @@ def seconds_per_pixel(network, n=256):
     return min(took) / n**2
 
 
+def trainings(weights):
+    """[(label, card)] of the shipped training and of shorter ones, as far as its card knows them."""
+    card = read_card(weights)
+    own = {"n_step": card["settings"]["n_step"], "curves": curve_of(card["curves"])}
+    known = [*card.get("shorter", []), own | {k: card[k] for k in ("cpu_hours", "test")}]
+    return [(f"{c['n_step']:,} steps, {c['cpu_hours']:.1f} CPU h", c) for c in known]
+
+
+def training_rows(weights):
+    """PSNR on the test sets, and on the held-out images, of trainings of different length."""
+    for label, card in trainings(weights):
+        for name in ("set12", "bsd68"):
+            for s in LEVELS:
+                case = f"{name}, sigma {s}"
+                yield case, label, "PSNR of U-Net (ours) by training", card["test"][name][str(s)], "dB", 1, ""
+        for s in LEVELS:
+            last = card["curves"][f"held_out_{s}"][-1]
+            yield f"held out, sigma {s}", label, "PSNR of U-Net (ours) by training", last, "dB", 1, ""
+
+
+def picture(weights):
+    """PSNR of the held-out images against the CPU time of a training."""
+    fig = new_figure(10, 3.2)
+    for i, sigma in enumerate(LEVELS):
+        axes = add_axes(fig, 0.8 + 3.15 * i, 0.55, 2.5, 2.3)
+        for label, card in trainings(weights):
+            axes.plot(card["curves"]["cpu_h"], card["curves"][f"held_out_{sigma}"], "o-", ms=3, label=label)
+        axes.set(title=f"held out, sigma {sigma}", xlabel="CPU hours")
+        axes.grid(alpha=0.3)
+    fig.axes[0].set_ylabel("PSNR [dB]")
+    fig.axes[0].legend(fontsize=8, loc="lower right")
+    save(fig, PICTURE)
+
+
 class Kept:
     """Results of finished runs in a JSON file, known by their name and the weights."""
 
@@ -125,6 +168,8 @@ def main():
                 cost = 1e6 * kept(f"{method} cost", network, lambda: seconds_per_pixel(network))  # noqa: B023
                 rows.append(("network", NAMES[method], "CPU time", cost, "us/pixel", 1, ""))
     if set(options.methods) == set(NAMES) and not options.quick:
+        rows += training_rows(options.weights)
+        picture(options.weights)
         table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n", "spread"])
         print("written to", write_results("denoisers", table).relative_to(RESULTS.parents[1]))
 

@@ -4,7 +4,7 @@ The 400 grey images of 180 x 180 pixels that DnCNN and WINNet were trained on, l
 the curves; noise of sigma 0 to 55 of 255. All else stands in RECIPES and in the settings' defaults.
 `--n-step` may be raised later: the training goes on from the end of its flat stage. `--ship` puts finished
 weights into resources/weights, with figures in the card: PSNR on Set12, BSD68 and the middle 256 x 256 pixels
-of photographs that scikit-image brings.
+of photographs that scikit-image brings, and the same of shorter trainings that were shipped before.
 
 python -m benchmarks.train_denoisers unet_gray --folder FOLDER [--n-step N]      needs INVERSEFLOW_DATA
 python -m benchmarks.train_denoisers unet_gray --folder FOLDER --ship
@@ -82,11 +82,27 @@ def ship(source, target):
         }
         for name, images in sets.items()
     }
+    if target.exists() and (known := shorter(read_card(target), card["settings"]["n_step"])):
+        card["shorter"] = known
     network, values = card.pop("network"), load_file(source)
     save_weights(
         target, values, network, {k: v for k, v in card.items() if k not in ("sha256", "parameters")}
     )
     print(card["test"])
+
+
+def shorter(former, n_step):
+    """Figures and curves of trainings of fewer steps, from the card of the weights that were there before."""
+    steps = former["settings"]["n_step"]
+    curves = curve_of(former["curves"])
+    known = {"n_step": steps, "curves": curves} | {k: former[k] for k in ("cpu_hours", "test")}
+    return former.get("shorter", []) + ([known] if steps < n_step else [])
+
+
+def curve_of(curves):
+    """Of a card's curves, the rows with held-out images: {"cpu_h": [...], "held_out_15": [...], ...}."""
+    rows = [i for i, hours in enumerate(curves["cpu_h"]) if hours is not None]
+    return {k: [curves[k][i] for i in rows] for k in curves if k == "cpu_h" or k.startswith("held_out")}
 
 
 if __name__ == "__main__":
