@@ -5,6 +5,7 @@
     x = svd.image(z)          V z
     w = svd.measured(y)       U^T y     (batch, *out_shape) -> (batch, n), 0 where nothing is measured
     y = svd.drawn(w)          U w
+    x = svd.pseudo_inverse(y) A^+ y
     svd.singular              (n,), 0 where nothing is measured; in no order
 
 n is the number of values of x. Every V is orthonormal, so that white noise stays white.
@@ -19,7 +20,17 @@ from inverseflow.restoration.degradations import Blur, Mask
 MAX_DENSE = 4096  # values of x: 30 s and 400 MB
 
 
-class BlockSvd:
+class Svd:
+    """What the decompositions below share."""
+
+    def pseudo_inverse(self, y, cut=0.0):
+        """A^+ y; singular values below `cut` of the largest count as not measured."""
+        seen = self.singular > cut * self.singular.max()
+        inverse = torch.where(seen, 1 / torch.where(seen, self.singular, 1), 0)
+        return self.image(self.measured(y) * inverse.to(y))
+
+
+class BlockSvd(Svd):
     """Of `BlockMean`: the DCT of each block; all singular values are 1 / factor or 0."""
 
     def __init__(self, A):
@@ -46,7 +57,7 @@ class BlockSvd:
         return w[:, : w.shape[1] // self.A.factor**2].reshape(-1, *self.A.out_shape)
 
 
-class BlurSvd:
+class BlurSvd(Svd):
     """Of `Blur` without down-sampling: V is the Hartley transform, U adds the phases of the kernel."""
 
     def __init__(self, A):
@@ -70,7 +81,7 @@ class BlurSvd:
         return torch.fft.ifft2(self.phase * torch.fft.fft2(self.image(w))).real
 
 
-class MaskSvd:
+class MaskSvd(Svd):
     """Of `Mask`: pixels are the spectrum."""
 
     def __init__(self, A):
@@ -89,7 +100,7 @@ class MaskSvd:
         return (w * self.singular).view(-1, *self.A.out_shape)
 
 
-class DenseSvd:
+class DenseSvd(Svd):
     """Of any linear operator, from its matrix; singular values below 1e-6 of the largest count as 0.
 
     Raises ValueError above MAX_DENSE values of x.
