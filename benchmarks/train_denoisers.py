@@ -23,6 +23,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from inverseflow.core.compute import compute  # noqa: E402
+from inverseflow.core.long_training import Clock  # noqa: E402
 from inverseflow.core.provenance import code_digest  # noqa: E402
 from inverseflow.core.stores import key_of  # noqa: E402
 from inverseflow.core.weights import SHIPPED, read_card, save_weights  # noqa: E402
@@ -31,7 +32,7 @@ from inverseflow.restoration.images import middle, read_set  # noqa: E402
 from inverseflow.restoration.measure import denoising_psnr  # noqa: E402
 from inverseflow.restoration.patches import Squares, make_squares  # noqa: E402
 from inverseflow.restoration.settings import DataSettings, TrainSettings  # noqa: E402
-from inverseflow.restoration.train import Clock, train  # noqa: E402
+from inverseflow.restoration.train import train  # noqa: E402
 
 DATA = DataSettings(images="${INVERSEFLOW_DATA}/images/train400")
 RECIPES = {

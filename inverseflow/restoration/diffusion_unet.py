@@ -29,13 +29,12 @@ class TimeEmbedding(nn.Module):
 class Block(nn.Module):
     """Two convolutions beside the input; between them, time scales and shifts the channels."""
 
-    def __init__(self, width, n_embedding, dropout):
+    def __init__(self, width, n_embedding):
         super().__init__()
         groups = max(1, width // PER_GROUP)
         self.norm, self.first = nn.GroupNorm(groups, width), nn.Conv2d(width, width, 3, padding=1)
         self.of_time = nn.Linear(n_embedding, 2 * width)
         self.middle = nn.GroupNorm(groups, width, affine=False)
-        self.dropout = nn.Dropout(dropout)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight), nn.init.zeros_(self.second.bias)
 
@@ -43,7 +42,7 @@ class Block(nn.Module):
         scale, shift = self.of_time(embedding)[:, :, None, None].chunk(2, 1)
         h = self.first(F.silu(self.norm(x)))
         h = F.silu(torch.addcmul(shift, self.middle(h), 1 + scale))
-        return x + self.second(self.dropout(h))
+        return x + self.second(h)
 
 
 class Attention(nn.Module):
@@ -79,7 +78,7 @@ class DiffusionUNet(nn.Module):
 
     form = "diffusion_unet"
 
-    def __init__(self, n_channel=1, width=(96, 192), n_block=(2, 3), n_head=4, n_embedding=128, dropout=0.0):
+    def __init__(self, n_channel=1, width=(96, 192), n_block=(2, 3), n_head=4, n_embedding=128):
         super().__init__()
         if len(width) != len(n_block) or not width or any(w % PER_GROUP for w in width):
             raise ValueError(
@@ -88,11 +87,11 @@ class DiffusionUNet(nn.Module):
             )
         sizes = {"width": [int(w) for w in width], "n_block": [int(n) for n in n_block]}
         self.config = {"form": self.form, "n_channel": n_channel} | sizes
-        self.config |= {"n_head": n_head, "n_embedding": n_embedding, "dropout": dropout}
+        self.config |= {"n_head": n_head, "n_embedding": n_embedding}
         self.n_channel, self.multiple = n_channel, 2 ** len(width)
 
         def blocks(level):
-            return nn.ModuleList(Block(width[level], n_embedding, dropout) for _ in range(n_block[level]))
+            return nn.ModuleList(Block(width[level], n_embedding) for _ in range(n_block[level]))
 
         steps = list(zip(width[:-1], width[1:]))
         self.head = nn.Conv2d(4 * n_channel, width[0], 3, padding=1)

@@ -134,13 +134,16 @@ class Squares:
     def __len__(self):
         return self.train.shape[0]
 
-    def batch(self, rng, n, crop):
-        """n cuts of crop x crop pixels at random places, mirrored and turned, float32 (n, channel, y, x)."""
+    def batch(self, rng, n, crop, turned=True):
+        """n cuts of crop x crop pixels at random places, float32 (n, channel, y, x).
+
+        They are mirrored and turned in all eight ways, or without `turned` mirrored left and right only.
+        """
         out = np.empty((n, self.n_channel, crop, crop), np.float32)
         for i, square in enumerate(self._draw(rng, n)):
             y, x = rng.integers(0, square.shape[-1] - crop + 1, 2)
             cut = square[:, y : y + crop, x : x + crop]
-            flips = rng.integers(8)
+            flips = rng.integers(8) if turned else 2 * rng.integers(2)
             cut = cut[:, :: -1 if flips & 1 else 1, :: -1 if flips & 2 else 1]
             out[i] = cut.swapaxes(1, 2) if flips & 4 else cut
         out *= np.float32(1 / WHITE)

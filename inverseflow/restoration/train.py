@@ -1,41 +1,25 @@
 """Train a denoiser on squares of clean images: noise of a random level is added, the network takes it away.
 
-The learning rate stays at its peak and settles at the end, so a training can be made longer later: it goes on
-from the end of the flat stage. An interrupted training goes on from its checkpoints with the same bits.
+The loop, its rates and its checkpoints are those of `core.long_training`.
 """
 
-import copy
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from inverseflow.core.muon import Muon, groups
-from inverseflow.core.progress import progress
+from inverseflow.core import long_training
+from inverseflow.core.long_training import half_precision
 from inverseflow.core.stores import key_of
-from inverseflow.core.training import (
-    Average,
-    CheckpointError,
-    Curves,
-    clip_gradients,
-    device,
-    load_checkpoint,
-    save_checkpoint,
-    step_rng,
-)
+from inverseflow.core.training import device, step_rng
 from inverseflow.core.weights import save_weights
 
 from .denoisers import build
 from .patches import Squares
 
 MAX_CURVE = 200
-CURVE_EVERY = 20  # steps
-WARM_UP = 300  # steps
 SPECTRAL_EVERY = 10  # steps
 HELD_OUT_LEVELS = (15, 25, 50)  # sigma on 0..255
-RATES = {"muon": 0.006, "adamw": 2e-3}
 LOWEST = 3 / 255  # added to sigma in the weight of a square
 POWER = 1.2  # the error goes about as sigma^1.2: so every noise level weighs the same
 
@@ -100,155 +84,22 @@ def new_network(settings, n_channel):
         return build(config)
 
 
-class Clock:
-    """CPU seconds of a training, over all its runs."""
-
-    def __init__(self):
-        self.before, self.start = 0.0, time.process_time()
-
-    @property
-    def seconds(self):
-        return self.before + time.process_time() - self.start
-
-    def state_dict(self):
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state):
-        self.before, self.start = state["seconds"], time.process_time()
-
-
 def fit(network, squares, settings, checkpoint=None, key="", where=None, stop_after=None, clock=None):
-    """The training loop. Returns (weights, curves).
-
-    Parameters
-    ----------
-    network : denoiser, changed in place
-    squares : Squares
-    checkpoint : file of the flat stage, from which a training goes on; `<checkpoint>.settling` is that of the
-        last stage. key : what they belong to, but for n_step and settle
-    where : device; the GPU when there is one. stop_after : steps of this call (a test of resuming)
-    clock : as for `train`
-    """
+    """The loop of `core.long_training` for a denoiser and its Squares. Returns (weights, curves)."""
     where = device(where)
-    network = network.to(where)
-    optimisers = make_optimisers(network, settings)
-    peak = {name: o.param_groups[0]["lr"] for name, o in optimisers.items()}
-    average, curves = Average(network, settings.average), Curves()
-    state = {"network": network, "average": average, **optimisers} | ({"clock": clock} if clock else {})
-    flat = int(settings.n_step * (1 - settings.settle))
-    settling = checkpoint and Path(f"{checkpoint}.settling")
-    settling_key = key_of(key, settings.n_step, settings.settle)
-    first = _resume(checkpoint, settling, key, settling_key, flat, state, curves) if checkpoint else 0
-    end = settings.n_step if stop_after is None else min(settings.n_step, first + stop_after)
-    with Parts(network, settings, where) as parts:
-        for step in progress(range(first, end), f"train {settings.form}"):
-            share = share_of_rate(step, flat, settings.n_step)
-            for name, optimiser in optimisers.items():
-                optimiser.param_groups[0]["lr"] = peak[name] * share
-            loss = parts.gradients(squares, step)
-            gradient = clip_gradients(network, settings.gradient_limit)
-            for optimiser in optimisers.values():
-                optimiser.step()
-            average.update(network)
-            row = {"loss": loss, "gradient": gradient} if step % CURVE_EVERY == 0 else {}
-            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.n_step:
-                row |= held_out(network, average, squares, settings, where)
-                row |= {"cpu_h": clock.seconds / 3600} if clock else {}
-            if row:
-                curves.add(step, **row)
-            last = step + 1 in (flat, end)
-            if checkpoint and (last or (step + 1) % settings.checkpoint_every == 0):
-                late = step + 1 > flat
-                save_checkpoint(
-                    settling if late else checkpoint, settling_key if late else key, step + 1, state, curves
-                )
-    if settling and end == settings.n_step:
-        settling.unlink(missing_ok=True)
-    return average.values, curves
+    half = half_precision(settings.precision, where)
 
-
-def _resume(checkpoint, settling, key, settling_key, flat, state, curves):
-    """The step to go on with: in the last stage of this very training, or in the flat stage of any."""
-    try:
-        if step := load_checkpoint(settling, settling_key, state, curves):
-            return step
-    except CheckpointError:
-        settling.unlink()
-    step = load_checkpoint(checkpoint, key, state, curves)
-    if step > flat:
-        raise CheckpointError(
-            f"{checkpoint} is at step {step}, past step {flat} where this training begins to settle; raise "
-            "n_step, or delete it to begin anew"
-        )
-    return step
-
-
-def make_optimisers(network, settings):
-    """{name: optimiser}: AdamW, and Muon for the hidden layers when the settings ask for it."""
-    rate = settings.learning_rate or RATES[settings.optimiser]
-    if settings.optimiser == "adamw":
-        return {"adamw": torch.optim.AdamW(network.parameters(), rate, (0.9, 0.99), weight_decay=0)}
-    hidden, others = groups(network)
-    adamw_rate = rate * RATES["adamw"] / RATES["muon"]
-    return {
-        "muon": Muon(hidden, rate),
-        "adamw": torch.optim.AdamW(others, adamw_rate, (0.9, 0.99), weight_decay=0),
-    }
-
-
-def share_of_rate(step, flat, n_step):
-    """Of the learning rates: rises over WARM_UP steps, stays, falls from step `flat` on as 1 - sqrt."""
-    rise = min(1.0, (step + 1) / WARM_UP)
-    through = max(0, step - flat) / max(n_step - flat, 1)
-    return rise * (1 - through**0.5)
-
-
-class Parts:
-    """A batch in equal parts, each through its own copy of the network that shares the weights, in a thread.
-
-    Gradients are added up in the order of the parts: the result does not depend on the number of cores.
-    """
-
-    def __init__(self, network, settings, where):
-        self.network, self.settings, self.where = network, settings, where
-        self.precision = half_precision(settings.precision, where)
-        self.copies = [copy.deepcopy(network) for _ in range(settings.parts)]
-        for twin in self.copies:
-            for own, shared in zip(twin.parameters(), network.parameters()):
-                own.data = shared.data
-        self.pool = ThreadPoolExecutor(settings.parts if where.type == "cpu" else 1)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.pool.shutdown(cancel_futures=True)
-
-    def gradients(self, squares, step):
-        """Put the gradient of a step's loss into the network; returns the loss."""
-        losses = list(self.pool.map(lambda i: self._part(i, squares, step), range(len(self.copies))))
-        for p, *own in zip(self.network.parameters(), *(c.parameters() for c in self.copies)):
-            p.grad = sum(q.grad for q in own) / len(own)
-        return sum(losses) / len(losses)
-
-    def _part(self, number, squares, step):
-        network, settings = self.copies[number], self.settings
-        rng = step_rng(settings.seed, step, number)
-        x, noisy, sigma = draw(squares, settings, rng, settings.batch // settings.parts, self.where)
-        for p in network.parameters():
-            p.grad = None
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.precision):
+    def loss(network, rng, n, step):
+        x, noisy, sigma = draw(squares, settings, rng, n, where)
+        with torch.autocast(where.type, torch.bfloat16, enabled=half):
             x_hat = network(noisy, sigma)
-        loss = denoising_loss(x_hat.float(), x, sigma)
-        (loss + penalty(network, settings, step)).backward()
-        return float(loss.detach())
+        return denoising_loss(x_hat.float(), x, sigma), penalty(network, settings, step)
 
+    def look(network):
+        return held_out(network, squares, settings, where)
 
-def half_precision(name, where):
-    """Whether convolutions run in bfloat16: `auto` where the hardware multiplies it fast."""
-    if name == "auto":
-        return where.type == "cuda" or (where.type == "cpu" and torch.cpu._is_amx_tile_supported())
-    return name == "bfloat16"
+    label = f"train {settings.form}"
+    return long_training.fit(network, loss, look, settings, label, checkpoint, key, where, stop_after, clock)
 
 
 def draw(squares, settings, rng, n, where):
@@ -275,11 +126,8 @@ def penalty(network, settings, step):
     return value + settings.spectral * network.spectral_norm() if step % SPECTRAL_EVERY == 0 else value
 
 
-@torch.no_grad()
-def held_out(network, average, squares, settings, where):
-    """PSNR of the averaged weights on held-out squares, {"held_out_25": dB, ...}; always the same noise."""
-    own = {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(average.values)
+def held_out(network, squares, settings, where):
+    """PSNR on held-out squares, {"held_out_25": dB, ...}; always the same noise."""
     clean = squares.held_out.astype(np.float32) / 65535
     out = {}
     for level in HELD_OUT_LEVELS:
@@ -290,5 +138,4 @@ def held_out(network, average, squares, settings, where):
                 x_hat = network(torch.from_numpy(y).to(where), level / 255).clamp(0, 1).cpu().numpy()
                 found.append(((x_hat - x) ** 2).mean((1, 2, 3)))
         out[f"held_out_{level}"] = float(np.mean(-10 * np.log10(np.concatenate(found))))
-    network.load_state_dict(own)
     return out

@@ -12,6 +12,7 @@ import pytest
 import torch
 import zarr
 
+from inverseflow.core import long_training
 from inverseflow.core.training import CheckpointError
 from inverseflow.core.weights import read_card
 from inverseflow.restoration import train as module
@@ -104,14 +105,16 @@ def test_parts_are_computed_together_with_the_same_result(store):
     settings = TrainSettings(**SMALL | {"parts": 4})
     several, _ = fit(store, settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ThreadPoolExecutor", lambda n: ThreadPoolExecutor(1))
+        patch.setattr(long_training, "ThreadPoolExecutor", lambda n: ThreadPoolExecutor(1))
         one, _ = fit(store, settings)
     assert_same(several, one)
 
 
 def test_weights_card_and_network(store, tmp_path):
     path = tmp_path / "net.safetensors"
-    card = module.train(store, TrainSettings(**SMALL), path, code="code:1", where="cpu", clock=module.Clock())
+    card = module.train(
+        store, TrainSettings(**SMALL), path, code="code:1", where="cpu", clock=long_training.Clock()
+    )
     assert read_card(path)["code"] == "code:1" and card["data"]["n_square"] == 60
     assert card["curves"]["held_out_25"][-1] and card["cpu_hours"] >= 0 and card["precision"] == "float32"
     net = load_denoiser(path)
@@ -150,6 +153,6 @@ def test_winnet_trains_and_stays_orthogonal(store, optimiser):
 
 
 def test_learning_rate_rises_stays_and_settles():
-    share = [module.share_of_rate(s, 700, 1000) for s in range(1000)]
+    share = [long_training.share_of_rate(s, 700, 1000) for s in range(1000)]
     assert share[0] == 1 / 300 and share[299:700] == [1] * 401 and np.all(np.diff(share[700:]) < 0)
     assert share[-1] < 0.002
