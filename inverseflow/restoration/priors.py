@@ -1,8 +1,8 @@
 """What images look like, as diffusion models: a trained network, and the Gaussian one that is known exactly.
 
 A prior has `shape` (channel, y, x), a `schedule`, and `eps(x_t, t)`, the expected noise in images x_t (batch,
-channel, y, x) on -1..1 at the times t (batch,), differentiable in x_t. `bounded` says whether its images end
-at -1 and 1.
+channel, y, x) on -1..1 at the times t (batch,), differentiable in x_t; x_t and t lie on its `device`.
+`bounded` says whether its images end at -1 and 1.
 """
 
 import torch
@@ -22,8 +22,7 @@ class UNetPrior(nn.Module):
     ----------
     network : v(x_t, t), such as DiffusionUNet
     shape : (channel, y, x) of the images that it was trained on
-    precision : bfloat16 is 3 to 4 times faster than float32 on CPUs with AMX; results then depend a little on
-        the batch
+    precision : bfloat16 is 3 to 4 times faster than float32 on CPUs with AMX; x_0 is then about 1e-3 off
     """
 
     bounded = True
@@ -34,6 +33,10 @@ class UNetPrior(nn.Module):
             raise ValueError(f"precision: expected float32 or bfloat16, got {precision!r}")
         self.network, self.shape, self.precision = network, tuple(shape), precision
         self.schedule = schedule or Schedule.linear()
+
+    @property
+    def device(self):
+        return next(self.network.parameters()).device
 
     def v(self, x_t, t):
         """What the network says: v = sqrt(abar) eps - sqrt(1 - abar) x_0."""
@@ -70,6 +73,10 @@ class GaussianPrior(nn.Module):
         self.register_buffer("eigenvalues", eigenvalues.double())
         self.register_buffer("eigenvectors", eigenvectors.double())
 
+    @property
+    def device(self):
+        return self.mean.device
+
     @classmethod
     def fitted(cls, images, floor=0.0, schedule=None):
         """Mean and covariance of images (n, channel, y, x) on 0..1; no variance is below `floor` (-1..1)."""
@@ -93,7 +100,7 @@ class GaussianPrior(nn.Module):
 
     def sample(self, seeds):
         """Images (batch, *shape) on -1..1 drawn from the prior itself."""
-        turned = normal(generators(seeds), self.eigenvalues.shape).double() * self.eigenvalues.sqrt()
+        turned = normal(generators(seeds), self.eigenvalues.shape).to(self.mean) * self.eigenvalues.sqrt()
         return (self.mean.flatten() + turned @ self.eigenvectors.mT).view(-1, *self.shape)
 
     def posterior(self, A, sigma):
@@ -140,7 +147,7 @@ class GaussianPosterior:
 
     def sample(self, y, seeds):
         """One image of the posterior for each y, with its seed: (batch, channel, y, x) on 0..1."""
-        z = normal(generators(seeds), (self.root.shape[1],)).double()
+        z = normal(generators(seeds), (self.root.shape[1],)).to(self.root)
         return self.mean(y) + (z @ self.root.mT).view(-1, *self.shape)
 
 
@@ -184,13 +191,13 @@ def ddim(prior, seeds, n_eval, eta=0.0, label=""):
 def _down(prior, seeds, n_eval, step, label):
     times, betas = prior.schedule.respaced(n_eval)
     steps, drawers = Schedule(betas), generators(seeds)
-    x = normal(drawers, prior.shape)
+    x = normal(drawers, prior.shape).to(prior.device)
     order = range(n_eval - 1, -1, -1)
     for k in progress(order, label) if label else order:
-        eps = prior.eps(x, torch.full((len(x),), times[k]))
+        eps = prior.eps(x, torch.full((len(x),), times[k], device=prior.device))
         x_0 = steps.clean(x, eps, k)
         mean, deviation = step(steps, x_0.clamp(-1, 1) if prior.bounded else x_0, x, k)
-        x = mean + deviation * normal(drawers, prior.shape)
+        x = mean + deviation * normal(drawers, prior.shape).to(prior.device)
     return x
 
 
@@ -204,9 +211,9 @@ def denoising_error(prior, images, times, seed=0):
     for t in times:
         noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed + t))
         error = 0.0
-        for clean, drawn in zip(x_0.split(100), noise.split(100)):
+        for clean, drawn in zip(x_0.to(prior.device).split(100), noise.to(prior.device).split(100)):
             x_t = prior.schedule.noised(clean, t, drawn)
-            eps = prior.eps(x_t, torch.full((len(clean),), t))
+            eps = prior.eps(x_t, torch.full((len(clean),), t, device=prior.device))
             x_hat = prior.schedule.clean(x_t, eps, t)
             x_hat = x_hat.clamp(-1, 1) if prior.bounded else x_hat
             error += float((x_hat - clean).square().mean((1, 2, 3)).sum()) / 4
