@@ -22,22 +22,18 @@ class Degradation(LinearOperator):
     def prox_data(self, v, y, beta):
         """argmin over x of ||A x - y||^2 + beta ||x - v||^2, for v (batch, *in_shape) and beta > 0.
 
-        Conjugate gradients from v, until the residual is CG_TOL of the first or for CG_ITER iterations.
+        Conjugate gradients from v, until the residual is CG_TOL of the first, or CG_ITER iterations.
         """
         check_beta(beta)
-        x, r = v, self.A_adjoint(y - self.A(v))
-        p = z = self.precondition(r, beta)
-        energy, enough = _dot(r, z), CG_TOL**2 * _dot(r, r)
-        for _ in range(CG_ITER):
-            if (_dot(r, r) <= enough).all():
-                break
-            q = self.A_adjoint(self.A(p)) + beta * p
-            step = _divide(energy, _dot(p, q))
-            x, r = x + step * p, r - step * q
-            z = self.precondition(r, beta)
-            before, energy = energy, _dot(r, z)
-            p = z + _divide(energy, before) * p
-        return x
+
+        def normal(x):
+            return self.A_adjoint(self.A(x)) + beta * x
+
+        def precondition(r):
+            return self.precondition(r, beta)
+
+        missing = self.A_adjoint(y - self.A(v))
+        return v + conjugate_gradients(normal, missing, precondition, CG_TOL, CG_ITER)
 
     def precondition(self, r, beta):
         """An approximation of (A^T A + beta)^-1 r, up to a factor; r itself is always right."""
@@ -236,6 +232,27 @@ def check_kernel(kernel, shape):
             f"kernel: {kernel.shape[0]} x {kernel.shape[1]} pixels do not fit into an image (channel, y, x) "
             f"of shape {tuple(shape)}; crop the kernel or take a larger image"
         )
+
+
+def conjugate_gradients(M, b, precondition, tol, n_iter):
+    """Solve M(x) = b for a positive definite map M of images (batch, channel, y, x), each by itself.
+
+    precondition(r) : about M^-1 r, up to a factor. Begins at 0; ends when the residual is tol of b's in all
+    of the batch, or after n_iter iterations. Source: Hestenes & Stiefel, J. Res. NBS 49 (1952).
+    """
+    x, r = torch.zeros_like(b), b
+    p = z = precondition(r)
+    energy, enough = _dot(r, z), tol**2 * _dot(r, r)
+    for _ in range(n_iter):
+        if (_dot(r, r) <= enough).all():
+            break
+        q = M(p)
+        step = _divide(energy, _dot(p, q))
+        x, r = x + step * p, r - step * q
+        z = precondition(r)
+        before, energy = energy, _dot(r, z)
+        p = z + _divide(energy, before) * p
+    return x
 
 
 def _dot(a, b):

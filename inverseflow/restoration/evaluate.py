@@ -20,7 +20,7 @@ def record(sample, method, metric, values, unit="1"):
     return dict(zip(COLUMNS, ("restoration", sample, method, metric, mean, unit, len(values), spread)))
 
 
-def evaluate(sample, method, restored, residuals, settings, truth=None, niqe=None):
+def evaluate(sample, method, restored, residuals, settings, truth=None, niqe=None, lpips=None):
     """Measures of one sample and method, a tidy table.
 
     Parameters
@@ -30,6 +30,7 @@ def evaluate(sample, method, restored, residuals, settings, truth=None, niqe=Non
     settings : EvaluateSettings
     truth : mapping of the same, or None
     niqe : callable (image (y, x) on 0..1) -> number, or None
+    lpips : callable (image, true image, both (channel, y, x) on 0..1) -> number, or None
 
     Raises ValueError when a shape differs from the truth's or values are not finite.
     """
@@ -49,6 +50,8 @@ def evaluate(sample, method, restored, residuals, settings, truth=None, niqe=Non
         alike = [np.mean([ssim(a, b, peak=1) for a, b in zip(inside[name], true[name])]) for name in names]
         rows.append(record(sample, method, "psnr", list(found.values()), "dB"))
         rows.append(record(sample, method, "ssim", alike))
+        if lpips is not None:
+            rows.append(record(sample, method, "lpips", [lpips(inside[name], true[name]) for name in names]))
         rows += [record(sample, method, f"psnr/{name}", [value], "dB") for name, value in found.items()]
     if niqe is not None:
         rows.append(record(sample, method, "niqe", [niqe(inside[name].mean(0)) for name in names]))

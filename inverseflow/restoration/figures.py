@@ -10,7 +10,6 @@ from inverseflow.core.metrics import psnr
 
 NAMES = {
     "truth": "truth",
-    "input": "as measured",
     "wiener": "Wiener filter",
     "tv": "total variation",
     "pretrained": "network (pretrained)",
@@ -20,11 +19,18 @@ NAMES = {
     "red": "plug-and-play, RED",
     "pgd": "plug-and-play, PGD",
 }
+INPUTS = {"super_resolve": "cubic splines", "inpaint": "nearest pixel kept"}
+TASKS = {
+    "denoise": "noise taken out",
+    "deblur": "blur taken out",
+    "super_resolve": "more pixels",
+    "inpaint": "lost pixels filled in",
+}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PANEL_IN, _GAP_IN, _TEXT_IN = 2.1, 0.12, 0.42
 
 
-def pictures_figure(restored, path, settings, truth=None, title=""):
+def pictures_figure(restored, path, settings, truth=None, task=None, title=""):
     """Draw images as restored by every method, each above its detail.
 
     Parameters
@@ -33,7 +39,9 @@ def pictures_figure(restored, path, settings, truth=None, title=""):
     path : .png
     settings : FiguresSettings; the detail lies where the truth, or what the last method gives, varies most
     truth : mapping image -> array, or None; with it PSNR stands below every method
+    task : for the name of "input"
     """
+    called = NAMES | {"input": INPUTS.get(task, "as measured")}
     names = sorted(next(iter(restored.values())))[: settings.n_image]
     columns = ({} if truth is None else {"truth": truth}) | restored
     row_in = 2 * _PANEL_IN + _GAP_IN + _TEXT_IN
@@ -48,14 +56,16 @@ def pictures_figure(restored, path, settings, truth=None, title=""):
             left = 0.2 + j * (_PANEL_IN + _GAP_IN)
             ax = _panel(fig, image, left, top - _PANEL_IN)
             ax.add_patch(_frame(row, col, side))
-            text = NAMES.get(method, method)
+            text = called.get(method, method)
             if truth is not None and method != "truth":
                 text += f"\n{psnr(image, images['truth'], peak=1):.2f} dB"
             ax.set_title(text, fontsize=9)
+            below = _panel(
+                fig, image[row : row + side, col : col + side], left, top - 2 * _PANEL_IN - _GAP_IN
+            )
             if j == 0:
-                ax.set_ylabel(name, fontsize=9)
-            detail = image[row : row + side, col : col + side]
-            _panel(fig, detail, left, top - 2 * _PANEL_IN - _GAP_IN)
+                ax.set_ylabel(f"{name}, {image.shape[0]} x {image.shape[1]} px", fontsize=9)
+                below.set_ylabel(f"detail, {side} x {side} px", fontsize=9)
     write_title(fig, title)
     save(fig, path)
 
@@ -93,18 +103,24 @@ def _frame(row, col, side):
     return Rectangle((col - 0.5, row - 0.5), side, side, fill=False, ec="#E69F00", lw=1.2)
 
 
-def convergence_figure(curves, path, title=""):
-    """Draw what every iteration came to.
+def convergence_figure(curves, path, sigma=None, title=""):
+    """Draw what every iteration came to, on the scale 0..255.
 
     curves : {method: {image: list of dicts with iteration, residual, change}}; methods without are left out.
         Thin: images; thick: their mean.
+    sigma : {image: noise on 0..1}, to which a residual should come down; their mean is drawn
     """
     fig = new_figure(8.4, 3.4)
-    parts = {"residual": "root mean square of A x - y", "change": "change of x in an iteration"}
+    parts = {
+        "residual": "root mean square of A x - y, of 255",
+        "change": "change of x in an iteration, of 255",
+    }
+    axes = []
     for number, (part, text) in enumerate(parts.items()):
         ax = add_axes(fig, 0.75 + 4.0 * number, 0.55, 3.1, 2.1)
+        axes.append(ax)
         for colour, (method, images) in zip(COLOURS, curves.items()):
-            lines = [[(r["iteration"], r[part]) for r in rows if part in r] for rows in images.values()]
+            lines = [[(r["iteration"], 255 * r[part]) for r in rows if part in r] for rows in images.values()]
             lines = [np.array(line) for line in lines if line]
             for line in lines:
                 ax.plot(*line.T, color=colour, lw=0.6, alpha=0.35)
@@ -112,13 +128,26 @@ def convergence_figure(curves, path, title=""):
                 ax.plot(*np.mean(lines, 0).T, color=colour, lw=1.8, label=NAMES.get(method, method))
         ax.set_title(text, fontsize=10)
         ax.set_xlabel("iteration", fontsize=9)
-        ax.set_yscale("log")
-        ax.tick_params(labelsize=8, which="both")
-        ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(fontsize=8)
+        _plain_logarithmic(ax)
+    if sigma:
+        axes[0].axhline(255 * np.mean(list(sigma.values())), color="0.4", ls="--", lw=1, label="noise of y")
+        axes[0].margins(y=0.1)
+    if axes[0].get_legend_handles_labels()[1]:
+        axes[0].legend(fontsize=8)
     write_title(fig, title)
     save(fig, path)
+
+
+def _plain_logarithmic(ax):
+    """A logarithmic y axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(labelsize=8)
+    ax.grid(alpha=0.3)
 
 
 def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, title=""):
@@ -128,29 +157,39 @@ def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, 
     """
     kernels = {"kernel": kernel, "true kernel": true_kernel}
     kernels = {text: k for text, k in kernels.items() if k is not None}
+    largest = np.max([k.shape for k in kernels.values()], 0) if kernels else None
     fig = new_figure(5.4 + 2.2 * len(kernels), 3.3)
     ax = add_axes(fig, 0.8, 0.75, 4.2, 1.9)
     names = list(fit["sigma_255"])
-    for estimator, mark, colour in (("nenet", "o", COLOURS[0]), ("wavelet", "s", COLOURS[1])):
-        ax.plot([fit["sigma_255"][n][estimator] for n in names], mark, color=colour, label=estimator)
-    ax.plot([fit["sigma_255"][n]["used"] for n in names], "k_", ms=16, label="used")
+    at = np.arange(len(names))
+    for estimator, mark, aside in (("nenet", "o", -0.08), ("wavelet", "s", 0.08)):
+        levels = [fit["sigma_255"][n][estimator] for n in names]
+        ax.plot(at + aside, levels, mark, color=COLOURS[mark == "s"], label=estimator)
+    used = [fit["sigma_255"][n]["used"] for n in names]
+    ax.hlines(used, at - 0.14, at + 0.14, color="k", lw=1, label="used")
     if true_255 is not None:
         ax.axhline(true_255, color="0.5", lw=1, label="true")
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_xticks(range(len(names)), names, fontsize=7, rotation=20 if len(names) > 4 else 0)
-    ax.set_title("noise, of 255", fontsize=10)
+    ax.set_title("standard deviation of the noise, of 255", fontsize=10)
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, ncols=2, loc="lower left")
     for number, (text, values) in enumerate(kernels.items()):
         ax = add_axes(fig, 5.3 + 2.2 * number, 0.75, 1.9, 1.9)
-        ax.imshow(values, cmap="gray", vmin=0, interpolation="nearest")
-        ax.set_title(f"{text}, {values.shape[0]} x {values.shape[1]}", fontsize=10)
+        ax.imshow(_framed(values, largest), cmap="gray", vmin=0, interpolation="nearest")
+        ax.set_title(f"{text}, {values.shape[0]} x {values.shape[1]} px", fontsize=10)
         ax.set_xticks([])
         ax.set_yticks([])
     write_title(fig, title)
     save(fig, path)
+
+
+def _framed(values, shape):
+    """A kernel in the middle of zeros: one scale for all."""
+    before = [n // 2 - k // 2 for n, k in zip(shape, values.shape)]
+    return np.pad(values, [(b, n - k - b) for b, n, k in zip(before, shape, values.shape)])
 
 
 def training_figure(card, path, title=""):
@@ -160,15 +199,16 @@ def training_figure(card, path, title=""):
     fig = new_figure(8.4, 3.4)
     ax = add_axes(fig, 0.75, 0.55, 3.1, 2.1)
     _line(ax, steps, curves["loss"], COLOURS[0], None)
-    ax.set_yscale("log")
-    ax.set_title("loss", fontsize=10)
+    _plain_logarithmic(ax)
+    ax.set_title("loss of the training squares", fontsize=10)
     held = add_axes(fig, 4.75, 0.55, 3.1, 2.1)
     names = [name for name in curves if name.startswith("held_out_")]
     for colour, name in zip(COLOURS, names):
-        _line(held, steps, curves[name], colour, f"sigma {name.removeprefix('held_out_')} of 255", ".-")
-    held.set_title("held-out squares, PSNR in dB", fontsize=10)
+        _line(held, steps, curves[name], colour, f"sigma {name.removeprefix('held_out_')}", ".-")
+    held.set_title("held-out squares, PSNR in dB (sigma of 255)", fontsize=10)
     if names:
-        held.legend(fontsize=8)
+        held.margins(y=0.3)  # room for the legend
+        held.legend(fontsize=8, ncols=len(names), loc="upper center", handlelength=1, columnspacing=1)
     for each in (ax, held):
         each.set_xlabel("step", fontsize=9)
         each.tick_params(labelsize=8, which="both")

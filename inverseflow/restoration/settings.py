@@ -279,7 +279,7 @@ class DeblurSettings(_Inverse):
         ("input", "wiener", "tv", "hqs", "admm"), "input, wiener, tv, and names of `pnp`", min_length=1
     )
     tv_strength: float = setting(10, "weight of total variation over the variance of the noise", gt=0)
-    wiener_strength: float = setting(1.5, "power of the image that Wiener's filter expects", gt=0)
+    wiener_strength: float = setting(0.7, "power of the image that Wiener's filter expects", gt=0)
     pnp: Annotated[ByName[PnpSettings], _with_tuned(DEBLUR)] = setting(
         lambda: dict(DEBLUR), "solvers by name: hqs, admm, red, pgd, and your own"
     )
@@ -338,6 +338,11 @@ class EvaluateSettings(Settings):
     border_px: int = setting(0, "pixels along the border that count nowhere", "pixels", ge=0)
     niqe: str | None = setting(
         None, "file (.npz) of the published parameters of NIQE, for images without truth too; none come along"
+    )
+    lpips: str | None = setting(
+        None,
+        "file of the weights of LPIPS, for images with truth; none come along. With the package lpips: "
+        "torch.save(lpips.LPIPS(net='alex').state_dict(), file)",
     )
 
 

@@ -11,6 +11,11 @@ with job(snakemake) as run:
     restored = zarr.open_group(run.input.store, mode="r")["restored"]
     residuals = {name: image["residual"] for name, image in read_anchor(run.input.anchor)["images"].items()}
     settings = EvaluateSettings(**run.params.settings)
+    measures = {"niqe": Niqe(settings.niqe) if settings.niqe else None}
+    if settings.lpips and truth is not None:
+        from inverseflow.restoration.lpips import Lpips  # torch is loaded where it is asked for
+
+        measures["lpips"] = Lpips(settings.lpips)
     table = evaluate(
         run.wildcards.sample,
         run.wildcards.method,
@@ -18,7 +23,7 @@ with job(snakemake) as run:
         residuals,
         settings,
         truth,
-        niqe=Niqe(settings.niqe) if settings.niqe else None,
+        **measures,
     )
     with replacing(run.output.metrics) as temporary:
         table.to_csv(temporary, index=False)

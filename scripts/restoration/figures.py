@@ -1,7 +1,7 @@
 import zarr
 
 from inverseflow.core.job import job
-from inverseflow.restoration.figures import pictures_figure
+from inverseflow.restoration.figures import TASKS, pictures_figure
 from inverseflow.restoration.settings import FiguresSettings
 
 with job(snakemake) as run:
@@ -15,5 +15,6 @@ with job(snakemake) as run:
         run.output.picture,
         FiguresSettings(**run.params.settings),
         truth=truth,
-        title=f"{run.wildcards.sample} ({run.params.origin}): {run.params.task}",
+        task=run.params.task,
+        title=f"{run.wildcards.sample} ({run.params.origin}): {TASKS[run.params.task]}",
     )

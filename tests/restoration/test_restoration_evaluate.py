@@ -30,6 +30,16 @@ def test_a_planted_error_has_its_psnr():
     assert 0 < value(table, "ssim")["value"] < 1
 
 
+def test_measures_of_the_user_s_files_have_rows():
+    given = {"niqe": lambda image: image.mean(), "lpips": lambda image, true: abs(image - true).max()}
+    found = images()
+    table = evaluate("s", "m", found, {"a": 1.0, "b": 1.0}, EvaluateSettings(), images(), **given)
+    assert value(table, "lpips")[["value", "n"]].tolist() == [0, 2]
+    assert value(table, "niqe")["value"] == pytest.approx(np.mean([found[n].mean() for n in "ab"]))
+    blind = evaluate("s", "m", found, {"a": 1.0, "b": 1.0}, EvaluateSettings(), None, **given)
+    assert "lpips" not in set(blind["metric"]) and "niqe" in set(blind["metric"])
+
+
 def test_what_lies_outside_0_and_1_is_clipped_and_borders_do_not_count():
     truth = {"a": np.zeros((1, 20, 20), np.float32)}
     truth["a"][0, 10, 10] = 0.5

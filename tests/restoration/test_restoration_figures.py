@@ -38,7 +38,9 @@ def test_pictures_are_drawn_and_the_same_again(tmp_path):
 
 def test_curves_calibration_and_training_are_drawn(tmp_path):
     rows = [{"iteration": 1, "residual": 0.2}, {"iteration": 2, "residual": 0.1, "change": 0.05}]
-    convergence_figure({"hqs": {"a": rows, "b": rows}, "input": {"a": []}}, tmp_path / "c.png", "t")
+    convergence_figure(
+        {"hqs": {"a": rows, "b": rows}, "input": {"a": []}}, tmp_path / "c.png", {"a": 0.05}, "t"
+    )
     convergence_figure({}, tmp_path / "none.png")
     fit = {"sigma_255": {n: {"nenet": 24, "wavelet": 26, "used": 24} for n in "abcdef"}}
     calibration_figure(fit, tmp_path / "k.png", np.eye(5), np.eye(7), 25, "t")

@@ -9,11 +9,13 @@ from inverseflow.core.compute import compute
 from inverseflow.core.images import ImageError
 from inverseflow.core.metrics import psnr
 from inverseflow.core.settings import ConfigError, validate
+from inverseflow.core.stores import read_anchor
 from inverseflow.core.training import step_rng
 from inverseflow.core.weights import save_weights
 from inverseflow.restoration.calibrate import calibrate
 from inverseflow.restoration.denoisers import build
-from inverseflow.restoration.infer import Problem, infer, restored
+from inverseflow.restoration.infer import infer
+from inverseflow.restoration.methods import Input, Network, Pnp, Tv, Wiener
 from inverseflow.restoration.settings import (
     CalibrateSettings,
     InferSettings,
@@ -94,7 +96,7 @@ def test_the_kernel_is_found_from_the_picture_of_a_target(calibrated):
     assert np.linalg.norm(found - true) < 0.15 * np.linalg.norm(true)  # 1 % noise in the picture
 
 
-GAINS = {"denoise": 4, "deblur": 2, "super_resolve": 0, "inpaint": 1}  # dB
+GAINS = {"denoise": 4, "deblur": 4, "super_resolve": 0, "inpaint": 1}  # dB
 CASES = [
     (task, method)
     for task in TASKS
@@ -103,46 +105,82 @@ CASES = [
 ]
 
 
+def method_of(name, task, network=None):
+    """A method with the defaults of its settings, of few iterations."""
+    factor, settings = 4 if task == "super_resolve" else 1, InferSettings()
+    block = getattr(settings, task)
+    if name == "input":
+        return Input(task, factor)
+    if name == "wiener":
+        return Wiener(task, factor, block.wiener_strength, settings.floor_sigma_255)
+    if name == "tv":
+        return Tv(task, factor, block.tv_strength, 60, settings.floor_sigma_255)
+    return Pnp(task, factor, block.pnp[name], network)
+
+
+class TvPnp(Pnp):
+    """Plug-and-play with total variation in place of a network."""
+
+    def build(self):
+        return TotalVariation(n_iter=20)
+
+
 @pytest.mark.parametrize("task, method", CASES)
 def test_methods_gain_over_their_input(calibrated, task, method):
     recording, images, _ = calibrated[task]
-    source, settings = zarr.open_group(images, mode="r"), InferSettings(tv_iter=60)
-    kernel = torch.from_numpy(source["kernel"][:]) if "kernel" in source else None
-    mask = torch.from_numpy(source["mask/camera"][:]) if "mask" in source else None
-    y = torch.from_numpy(source["measured/camera"][:])[None]
-    sigma = source.attrs["sigma"]["camera"]
-    result = {}
+    source, degraded = zarr.open_group(images, mode="r"), {}
+    if "kernel" in source:
+        degraded["kernel"] = torch.from_numpy(source["kernel"][:])
+    if "mask" in source:
+        degraded["mask"] = torch.from_numpy(source["mask/camera"][:])
+    y, sigma, result = source["measured/camera"], source.attrs["sigma"]["camera"], {}
     for name in ("input", method):
-        problem = Problem(task, y, kernel, mask, 4, periodic=name == "wiener")
-        x = problem.finish(restored(problem, sigma, name, task, settings, TotalVariation(n_iter=20)))
-        result[name] = psnr(x[0].clamp(0, 1), recording["truth/camera"][:], peak=1)
+        chosen = method_of(name, task)
+        chosen = TvPnp(task, chosen.factor, chosen.settings, None) if name == "hqs" else chosen
+        (block,) = chosen.blocks(y.shape[1:])
+        x, _, _ = chosen.restore(y, sigma, block, degraded)
+        result[name] = psnr(x.clip(0, 1), recording["truth/camera"][:], peak=1)
     assert result[method] > result["input"] + GAINS[task]
 
 
-def test_tiles_give_what_the_whole_image_gives(calibrated, network, tmp_path):
+SHARED = {"tile": 64, "floor_sigma_255": 0.5}
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["once", "turned"])
+def test_tiles_give_what_the_whole_image_gives(calibrated, network, tmp_path, turned):
     images, found = calibrated["denoise"][1], {}
-    for tile in (512, 64):
-        settings = InferSettings(tile=tile)
+    for tile in (512, 32):  # one piece, four
+        store = tmp_path / f"{tile}.zarr"
         with compute() as engine:
-            if tile == 64:  # smaller than the setting allows, so that there are tiles
-                settings = settings.model_copy(update={"tile": 32})
-            store = tmp_path / f"{tile}.zarr"
-            infer(images, "pretrained", "denoise", 1, settings, str(network), store, engine, "key")
+            infer(images, Network(str(network), tile, turned), SHARED, store, engine, "key")
         found[tile] = zarr.open_group(store, mode="r")["restored/camera"][:]
     assert np.isfinite(found[512]).all()
-    np.testing.assert_allclose(found[64], found[512], atol=1e-5)  # float32, sums in another order
+    np.testing.assert_allclose(found[32], found[512], atol=1e-5)  # float32, sums in another order
 
 
 def test_residual_is_the_noise_for_a_good_method_and_curves_are_kept(calibrated, network, tmp_path):
-    settings = InferSettings(tv_iter=60, deblur={"pnp": {"hqs": {"n_iter": 2}}})
+    pnp = method_of("hqs", "deblur", str(network))
+    pnp.settings = pnp.settings.model_copy(update={"n_iter": 2})
     with compute() as engine:
         out = [
-            infer(calibrated["deblur"][1], method, "deblur", 1, settings, net, tmp_path / method, engine, "k")
-            for method, net in (("tv", None), ("hqs", str(network)))
+            infer(
+                calibrated["deblur"][1],
+                method,
+                SHARED,
+                tmp_path / str(i),
+                engine,
+                "k",
+                tmp_path / f"{i}.json",
+            )
+            for i, method in enumerate((method_of("tv", "deblur"), pnp))
         ]
     assert 0.7 < out[0]["camera"]["residual"] < 1.5
+    assert out[0]["camera"]["sigma"] == pytest.approx(
+        calibrated["deblur"][2]["sigma_255"]["camera"]["used"] / 255, abs=1e-6
+    )
     assert [row["iteration"] for row in out[1]["coffee"]["curves"]] == [1, 2]
-    assert len(out[0]["camera"]["curves"]) == settings.tv_iter
+    assert len(out[0]["camera"]["curves"]) == 60
+    assert read_anchor(tmp_path / "0.json", tmp_path / "0")["images"] == out[0]
 
 
 def test_one_s_own_image_in_16_bit_colour(tmp_path):

@@ -145,6 +145,116 @@ def test_wrong_xray_settings_name_the_key_and_the_way_out(config, message):
         validate(config, Config)
 
 
+def restoration(sample=None, **blocks):
+    """A configuration with restoration alone, its sample and blocks changed by the arguments."""
+    samples = {"a": {"task": "deblur", "path": "a.png", "kernel": "a.npy"} | (sample or {})}
+    return {"restoration": {"samples": samples} | blocks}
+
+
+MADE = {"path": None, "kernel": None}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (restoration({"path": "b.png"}), ".samples.a.path: .*b.png: no such file"),
+        (restoration({"path": "empty.png"}), ".samples.a.path: empty.png: the file is empty"),
+        (restoration({"path": "folder"}), ".samples.a.path: .*no image in folder; expected files ending in"),
+        (
+            restoration({"path": "${NOT_SET}/a.png"}),
+            ".samples.a.path: expected the environment variable NOT_",
+        ),
+        (restoration({"kernel": "b.npy"}), ".samples.a.kernel: .*b.npy: no such file"),
+        (restoration({"kernel_from": "target", "target": "b.png"}), ".samples.a.target: .*b.png: no such"),
+        (restoration({"task": "inpaint", "mask": "b.png"}), ".samples.a.mask: .*b.png: no such file"),
+        (
+            restoration(MADE | {"simulate": {"names": ["cat"]}}),
+            ".samples.a: simulate.names: expected some of .*camera.*, got 'cat'",
+        ),
+        (
+            restoration(MADE | {"simulate": {"images": "nowhere"}}),
+            ".samples.a: simulate.images: no folder nowhere; give a folder of images, or shipped",
+        ),
+        (
+            restoration(MADE | {"simulate": {"names": ["camera"], "kernel": "b.mat"}}),
+            ".samples.a: .*b.mat",
+        ),
+        (
+            restoration(train={"form": "dncnn"}),
+            ".train: no dncnn_gray comes with the package, .* set train.weights: train",
+        ),
+        (
+            restoration(train={"weights": "train"}, data={"images": "nowhere"}),
+            ".data: data.images: no folder nowhere",
+        ),
+        (restoration(evaluate={"niqe": "b.npz"}), ".evaluate.niqe: b.npz: no such file"),
+    ],
+)
+def test_wrong_restoration_configurations_stop_before_any_job(project, config, message):
+    (project / "resources").symlink_to(ROOT / "resources")
+    for name in ("a.png", "a.npy"):
+        (project / name).write_bytes(b"x")
+    (project / "empty.png").touch()
+    (project / "folder").mkdir()
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    text = project.snakemake(ok=False)
+    assert re.search("config restoration" + message, " ".join(text.split())), text
+    assert not (project / "results").exists() and not (project / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (restoration({"task": "debluring"}), ".samples.a.task: expected one of denoise, deblur, super_res"),
+        (restoration({"kernal": "a.npy"}), ".samples.a: unknown key 'kernal'; .*did you mean 'kernel'"),
+        (restoration({"kernel": None}), ".samples.a: kernel: missing; expected the file of the blur kernel"),
+        (restoration({"task": "inpaint"}), ".samples.a: mask: missing; expected an image above 0 where"),
+        (restoration({"kernel_from": "target"}), ".samples.a: target: missing; expected the sharp picture"),
+        (restoration({"kernel_px": 20}), ".samples.a: kernel_px: expected an odd number, got 20"),
+        (restoration({"sigma_255": 256}), ".samples.a.sigma_255: expected a number .*at most 255"),
+        (restoration({"simulate": {}}), ".samples.a: expected either path .* or simulate, got both"),
+        (
+            restoration(MADE | {"task": "super_resolve", "factor": 5, "simulate": {"size_px": 64}}),
+            r".samples.a: simulate.size_px: expected a multiple of factor \(5\), got 64",
+        ),
+        (
+            restoration({"task": "super_resolve", "kernel_from": "points"}),
+            ".samples.a: kernel_from: expected file for super_resolve, got points",
+        ),
+        (
+            restoration(infer={"denoise": {"methods": ["hqs"]}}),
+            ".infer.denoise.methods.0: expected one of input, wiener, tv, pretrained, trained, got 'hqs'",
+        ),
+        (
+            restoration(infer={"deblur": {"methods": ["input", "adm"]}}),
+            ".infer.deblur: methods: expected some of input, .*admm, .* got 'adm'; add it to pnp",
+        ),
+        (
+            restoration(infer={"inpaint": {"methods": ["wiener"]}}),
+            ".infer.inpaint: methods: wiener undoes a blur, and cannot inpaint; leave it out",
+        ),
+        (
+            restoration(infer={"deblur": {"methods": ["tv", "tv"]}}),
+            ".infer: deblur.methods: expected every method once, got tv more than once",
+        ),
+        (
+            restoration(infer={"deblur": {"pnp": {"hqs": {"last_sigma_255": 60}}}}),
+            ".infer.deblur.pnp.hqs: last_sigma_255: expected at most first_sigma_255 = 49, got 60",
+        ),
+        (
+            restoration(infer={"deblur": {"pnp": {"tv": {}}}}),
+            ".infer.deblur: pnp: tv is a method already; choose another name",
+        ),
+        (restoration(train={"batch": 3}), r".train: batch: expected a multiple of parts \(2\), got 3"),
+        (restoration(train={"sigma_255": [50, 5]}), ".train: sigma_255: expected lowest and highest in 0"),
+        (restoration(data={"scales": [2]}), ".data: scales: expected numbers above 0 and at most 1"),
+    ],
+)
+def test_wrong_restoration_settings_name_the_key_and_the_way_out(config, message):
+    with pytest.raises(ConfigError, match="config restoration" + message):
+        validate(config, Config)
+
+
 def test_the_oracle_sees_simulated_paintings_only(project):
     samples = {"known": {"simulate": {}}, "real": {"path": "a.tif", "rgb": "a.png"}}
     for name in ("a.tif", "a.png"):

@@ -61,6 +61,10 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(run):
     network = {"restoration_train", "restoration_network_figure"}
     assert run.rules() == {"restoration_infer"} | network | AFTER_INFER
     assert inferred(run.jobs()) == {"sample=snapshot, method=trained"}
+    card = (run / "results/restoration/network/trained.json").read_text()
+    run.snakemake("results/restoration/network/trained.json")
+    assert (run / "results/restoration/network/trained.json").read_text() != card
+    assert (run / "results/restoration/network/trained.safetensors.checkpoint.old").is_file()
 
 
 def test_a_further_method_reruns_no_other(run):
@@ -85,11 +89,19 @@ def test_an_edit_of_the_training_leaves_restorations_without_network_alone(run):
     assert inferred(run.jobs()) == {"sample=snapshot, method=trained"}
 
 
-def test_an_edit_of_a_solver_does_not_calibrate_or_train_again(run):
+def test_an_edit_of_a_solver_reruns_its_method_alone(run):
     run.edit("inverseflow/restoration/tv.py", "out = torch.zeros_like(p[0])", "out = 0 * p[0]")
-    rules = run.rules()
-    assert "restoration_infer" in rules and not {"restoration_calibrate", "restoration_train"} & rules
-    assert {rule.split("_")[0] for rule in rules} == {"restoration", "summary"}
+    assert run.changed() == {"restoration_infer"}
+    assert inferred(run.jobs()) == {"sample=shaken, method=tv"}
+    assert run.rules() == {"restoration_infer"} | AFTER_INFER
+
+
+def test_an_edit_of_the_networks_leaves_methods_without_alone(run):
+    run.edit(
+        "inverseflow/restoration/denoisers.py", "noise = F.pixel_shuffle(", "noise = 1 * F.pixel_shuffle("
+    )
+    assert run.changed() == {"restoration_train", "restoration_infer"}
+    assert inferred(run.jobs()) == {"sample=snapshot, method=trained"}
 
 
 def test_an_image_that_is_touched_or_changed(run):

@@ -22,7 +22,7 @@ rule restoration_simulate:
             mode="json"
         ),
         task=task_of,
-        factor=lambda wildcards: RESTORED[wildcards.sample].factor,
+        factor=factor_of,
         state=degraded_from,
     script:
         "../../scripts/restoration/simulate.py"
@@ -153,12 +153,15 @@ rule restoration_infer:
         runtime=240,
         gpu=CONFIG.gpu,
     params:
-        code=code("restoration/infer.py"),
+        script=lambda wildcards: restore_script(wildcards.sample, wildcards.method),
+        code=lambda wildcards: code(
+            f"restoration/{restore_script(wildcards.sample, wildcards.method)}.py"
+        ),
         task=task_of,
-        factor=lambda wildcards: RESTORED[wildcards.sample].factor,
+        factor=factor_of,
         settings=restore_settings,
     script:
-        "../../scripts/restoration/infer.py"
+        "../../scripts/restoration/{params.script}.py"
 
 
 rule restoration_export:
@@ -199,6 +202,7 @@ rule restoration_evaluate:
         runtime=30,
     params:
         code=code("restoration/evaluate.py"),
+        state={name: state_of([file]) for name, file in MEASURING.items()},
         settings=stage("restoration", "evaluate"),
     script:
         "../../scripts/restoration/evaluate.py"

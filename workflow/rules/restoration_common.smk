@@ -19,6 +19,12 @@ def task_of(wildcards):
     return RESTORED[wildcards.sample].task
 
 
+def factor_of(wildcards):
+    """How many times larger each side becomes."""
+    sample = RESTORED[wildcards.sample]
+    return sample.factor if sample.task == "super_resolve" else 1
+
+
 def task_settings(sample):
     """The block of infer of a sample's task."""
     return getattr(RESTORATION.infer, RESTORED[sample].task)
@@ -81,6 +87,21 @@ def degraded_from(wildcards):
     return state_of(files) if files else "shipped"
 
 
+def measuring_files():
+    """{measure: file} of the measures that need a file of the user's; ConfigError when it is missing."""
+    found = {}
+    for name in ("niqe", "lpips"):
+        if path := getattr(RESTORATION.evaluate, name):
+            key = f"config restoration.evaluate.{name}"
+            found[name] = expand_variables(path, key)
+            if not Path(found[name]).is_file():
+                raise ConfigError(f"{key}: {found[name]}: no such file")
+    return found
+
+
+MEASURING = measuring_files()
+
+
 def recorded_truth(wildcards):
     """The store of a simulated sample, which holds its truth."""
     simulated = IMAGES_RAW.simulated(wildcards.sample)
@@ -119,27 +140,26 @@ def network_of_method(ending):
     return find
 
 
+def restore_script(sample, method):
+    """The script of a method, each with its own solver: an edit of one reruns no other."""
+    if method in ("pretrained", "trained"):
+        return "infer_network"
+    return f"infer_{method if method in ('input', 'wiener', 'tv') else 'pnp'}"
+
+
 def restore_settings(wildcards):
     """What a method depends on. A new method, or a setting of another, reruns no other."""
-    infer, task, method = (
-        RESTORATION.infer,
-        task_of(wildcards),
-        wildcards.method,
-    )
-    block = task_settings(wildcards.sample).model_dump(mode="json")
-    own = {"methods": [method]}
-    if f"{method}_strength" in block:
-        own[f"{method}_strength"] = block[f"{method}_strength"]
-    if method in block.get("pnp", {}):
-        own["pnp"] = {method: block["pnp"][method]}
-    if method in ("pretrained", "trained"):
-        own["turned"] = block["turned"]
-    return {
-        "tile": infer.tile,
-        "floor_sigma_255": infer.floor_sigma_255,
-        "tv_iter": infer.tv_iter,
-        task: own,
-    }
+    infer, method = RESTORATION.infer, wildcards.method
+    block = task_settings(wildcards.sample)
+    shared = {"tile": infer.tile, "floor_sigma_255": infer.floor_sigma_255}
+    own = {
+        "input": lambda: {},
+        "wiener": lambda: {"strength": block.wiener_strength},
+        "tv": lambda: {"strength": block.tv_strength, "n_iter": infer.tv_iter},
+        "pretrained": lambda: {"turned": block.turned},
+        "trained": lambda: {"turned": block.turned},
+    }.get(method, lambda: {"pnp": block.pnp[method].model_dump(mode="json")})
+    return {"method": method} | shared | own()
 
 
 def of_restorations(name, sample):
@@ -210,7 +230,13 @@ PAGES["restoration"] = {
         "calibrate",
         *(["squares"] if "trained" in _needed else []),
         *(f"train_{name}" for name in sorted(_needed)),
-        "infer",
+        *sorted(
+            {
+                restore_script(sample, method)
+                for sample in RESTORED
+                for method in task_settings(sample).methods
+            }
+        ),
         "evaluate",
     ),
 }
