@@ -9,9 +9,9 @@ trained on 380 of the 400 images that DnCNN and WINNet learned from (FFDNet: on 
 looked at for no choice. "8 turns": the mean over the mirrored and turned image. CPU time is that of the
 forward on one thread in float32, per pixel of a 256 x 256 image, the least of five.
 
-Training (the picture, and tables from the card of the weights): the rate is constant for half of the steps,
-then falls to zero. A longer training goes on from the end of the constant part of a shorter one. Doubling the
-steps gives what the last table shows; "held out" are the 20 images, which the published networks have seen.
+Training (the picture, and tables from the card of the weights): the rate is constant at first, then falls to
+zero. A longer training goes on from the end of its constant part. "held out" are the 20 images; the published
+networks have seen them. What more training would give: what a doubling gives at the constant rate.
 
 python -m benchmarks.denoisers [--sets set12 bsd68] [--methods ours turned ffdnet dncnn winnet]
                                [--weights FILE] [--kept FILE] [--quick]      needs INVERSEFLOW_DATA
@@ -100,24 +100,34 @@ def trainings(weights):
 
 
 def training_rows(weights):
-    """PSNR on the test sets, and on the held-out images, of trainings of different length."""
+    """PSNR on the test sets of trainings of different length; on the held-out images at the constant rate."""
     for label, card in trainings(weights):
         for name in ("set12", "bsd68"):
             for s in LEVELS:
-                case = f"{name}, sigma {s}"
-                yield case, label, "PSNR of U-Net (ours) by training", card["test"][name][str(s)], "dB", 1, ""
+                value = card["test"][name][str(s)]
+                yield f"{name}, sigma {s}", label, "PSNR of U-Net (ours) by training", value, "dB", 1, ""
         for s in LEVELS:
-            last = card["curves"][f"held_out_{s}"][-1]
-            yield f"held out, sigma {s}", label, "PSNR of U-Net (ours) by training", last, "dB", 1, ""
+            value = card["curves"][f"held_out_{s}"][-1]
+            yield f"held out, sigma {s}", label, "PSNR of U-Net (ours) by training", value, "dB", 1, ""
+    if flat := read_card(weights).get("flat_stage"):
+        last, metric = flat["step"][-1], "PSNR of U-Net (ours) at the constant rate"
+        for s in LEVELS:
+            for part in (8, 4, 2, 1):
+                value = np.interp(last / part, flat["step"], flat[f"held_out_{s}"])
+                label = f"{(last + 1) / part:,.0f} steps"
+                yield f"held out, sigma {s}", label, metric, value, "dB", 1, ""
 
 
 def picture(weights):
     """PSNR of the held-out images against the CPU time of a training."""
+    curves = {label: card["curves"] for label, card in trainings(weights)}
+    if flat := read_card(weights).get("flat_stage"):
+        curves |= {f"constant rate, {flat['step'][-1] + 1:,.0f} steps": flat}
     fig = new_figure(10, 3.2)
     for i, sigma in enumerate(LEVELS):
         axes = add_axes(fig, 0.8 + 3.15 * i, 0.55, 2.5, 2.3)
-        for label, card in trainings(weights):
-            axes.plot(card["curves"]["cpu_h"], card["curves"][f"held_out_{sigma}"], "o-", ms=3, label=label)
+        for label, curve in curves.items():
+            axes.plot(curve["cpu_h"], curve[f"held_out_{sigma}"], "o-", ms=3, label=label)
         axes.set(title=f"held out, sigma {sigma}", xlabel="CPU hours")
         axes.grid(alpha=0.3)
     fig.axes[0].set_ylabel("PSNR [dB]")

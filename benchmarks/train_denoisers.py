@@ -4,7 +4,8 @@ The 400 grey images of 180 x 180 pixels that DnCNN and WINNet were trained on, l
 the curves; noise of sigma 0 to 55 of 255. All else stands in RECIPES and in the settings' defaults.
 `--n-step` may be raised later: the training goes on from the end of its flat stage. `--ship` puts finished
 weights into resources/weights, with figures in the card: PSNR on Set12, BSD68 and the middle 256 x 256 pixels
-of photographs that scikit-image brings, and the same of shorter trainings that were shipped before.
+of photographs that scikit-image brings, the same of shorter trainings that were shipped before, and the curve
+of the flat stage, where that went on after the weights were made.
 
 python -m benchmarks.train_denoisers unet_gray --folder FOLDER [--n-step N]      needs INVERSEFLOW_DATA
 python -m benchmarks.train_denoisers unet_gray --folder FOLDER --ship
@@ -85,6 +86,8 @@ def ship(source, target):
     }
     if target.exists() and (known := shorter(read_card(target), card["settings"]["n_step"])):
         card["shorter"] = known
+    if flat := flat_stage(source.with_name(f"{source.name}.checkpoint"), card["settings"]):
+        card["flat_stage"] = flat
     network, values = card.pop("network"), load_file(source)
     save_weights(
         target, values, network, {k: v for k, v in card.items() if k not in ("sha256", "parameters")}
@@ -98,6 +101,18 @@ def shorter(former, n_step):
     curves = curve_of(former["curves"])
     known = {"n_step": steps, "curves": curves} | {k: former[k] for k in ("cpu_hours", "test")}
     return former.get("shorter", []) + ([known] if steps < n_step else [])
+
+
+def flat_stage(checkpoint, settings):
+    """Curve of a flat stage that went on past that of the weights, {"step": [...], ...}, or None."""
+    if not checkpoint.exists():
+        return None
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if content["step"] <= settings["n_step"] * (1 - settings["settle"]):
+        return None
+    rows = [row for row in content["curves"] if row.get("cpu_h")]
+    names = ("step", "cpu_h", *(f"held_out_{s}" for s in TEST_LEVELS))
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in names}
 
 
 def curve_of(curves):
