@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import zarr
 
@@ -11,9 +12,11 @@ from inverseflow.core.metrics import psnr
 from inverseflow.core.settings import ConfigError, validate
 from inverseflow.core.stores import read_anchor
 from inverseflow.core.training import step_rng
-from inverseflow.core.weights import save_weights
+from inverseflow.core.weights import save_weights, shipped
 from inverseflow.restoration.calibrate import calibrate
-from inverseflow.restoration.denoisers import build
+from inverseflow.restoration.denoisers import build, load_denoiser
+from inverseflow.restoration.export import export
+from inverseflow.restoration.images import chosen_files, middle, read_image
 from inverseflow.restoration.infer import infer
 from inverseflow.restoration.methods import Input, Network, Pnp, Tv, Wiener
 from inverseflow.restoration.settings import (
@@ -23,6 +26,7 @@ from inverseflow.restoration.settings import (
     SampleSettings,
 )
 from inverseflow.restoration.simulate import simulate
+from inverseflow.restoration.tile import denoise_array
 from inverseflow.restoration.tv import TotalVariation
 
 SIZE = 64
@@ -183,18 +187,33 @@ def test_residual_is_the_noise_for_a_good_method_and_curves_are_kept(calibrated,
     assert read_anchor(tmp_path / "0.json", tmp_path / "0")["images"] == out[0]
 
 
-def test_one_s_own_image_in_16_bit_colour(tmp_path):
-    import tifffile
-
-    rng = step_rng(0, 1)
-    clean = np.full((48, 40, 3), 0.5) + 0.02 * rng.standard_normal((48, 40, 3))
-    tifffile.imwrite(tmp_path / "mine.tif", (65535 * clean).astype(np.uint16))
-    sample = SampleSettings(task="denoise", path=str(tmp_path / "mine.tif"))
+def test_a_16_bit_colour_image_through_the_whole_chain(tmp_path):
+    """A file in, a file out: the grey network of the package takes the channels one by one, in tiles."""
+    clean = middle(read_image(chosen_files("shipped", ["astronaut"])["astronaut"]), 80)[:, :72]
+    clean = 0.2 + 0.6 * clean  # nothing of the noise is clipped
+    noisy = clean + 0.06 * step_rng(0, 1).standard_normal(clean.shape)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    numbers = (65535 * noisy.clip(0, 1) + 0.5).astype(np.uint16)
+    tifffile.imwrite(folder / "mine.tif", np.moveaxis(numbers, 0, -1), photometric="rgb")
+    sample, files = SampleSettings(task="denoise", path=str(folder)), {}
     with compute() as engine:
-        fit = calibrate(tmp_path / "mine.tif", sample, CalibrateSettings(), tmp_path / "c.zarr", engine)
-    image = zarr.open_group(tmp_path / "c.zarr", mode="r")["measured/mine"]
-    assert image.shape == (3, 48, 40)
-    assert abs(fit["sigma_255"]["mine"]["used"] - 0.02 * 255) < 1
+        fit = calibrate(folder, sample, CalibrateSettings(), tmp_path / "c.zarr", engine)["sigma_255"]["mine"]
+        for tile in (512, 32):  # one piece; nine
+            method, store = Network(str(shipped("unet_gray")), tile), tmp_path / f"{tile}.zarr"
+            infer(tmp_path / "c.zarr", method, SHARED, store, engine, "key")
+            export(store, tmp_path / f"tiff_{tile}")
+            files[tile] = tifffile.imread(tmp_path / f"tiff_{tile}/mine.tif")
+    assert abs(fit["used"] - 0.06 * 255) < 2
+    image = files[512]
+    assert image.dtype == np.uint16 and image.shape == (72, 80, 3)
+    assert abs(image.astype(int) - files[32]).max() <= 2  # of 65535: sums in another order
+    found = np.moveaxis(image, -1, 0) / 65535
+    assert psnr(found, clean, 1) > psnr(numbers / 65535, clean, 1) + 5
+    alone = denoise_array(
+        load_denoiser(shipped("unet_gray")), numbers[1:2] / np.float32(65535), fit["used"] / 255
+    )
+    assert abs(alone[0].clip(0, 1) - found[1]).max() < 1e-4  # green as a grey image
 
 
 @pytest.mark.parametrize(
