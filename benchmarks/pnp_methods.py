@@ -101,7 +101,7 @@ TUNED = {
         "hqs, WINNet": {"weight": 0.32, "last_sigma_255": 4},
     },
     "4x": {
-        "Wiener": {"strength": 8},
+        "Wiener": {"strength": 32},
         "TV": {"weight": 1e-5},
         "hqs, U-Net (ours)": {"weight": 0.02, "last_sigma_255": 4, "n_iter": 16},
         "hqs, FFDNet": {"weight": 0.02, "last_sigma_255": 2, "n_iter": 16},
@@ -123,7 +123,7 @@ GRIDS = {
     "Wiener": {"strength": (0.5, 1, 1.5, 2, 4, 8, 16, 32)},
     "TV": {"weight": (1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3)},
     "hqs": {
-        "weight": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.32),
+        "weight": (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.32),
         "last_sigma_255": (0.5, 1, 2, 2.55, 4, 6, 8),
         "n_iter": (8, 16),
     },

@@ -33,8 +33,8 @@ from inverseflow.restoration.denoisers import load_denoiser
 from inverseflow.restoration.nenet import load_nenet
 from inverseflow.restoration.noise import wavelet_sigma
 
-LEVELS = (5, 10, 15, 25, 35, 50, 85)  # NENet is trained on 0 to 55
-BLIND_LEVELS = (5, 15, 25, 50)
+LEVELS = (5, 15, 25, 50, 85)
+NENETS, WAVELET = ("NENet, published weights", "NENet, ours"), "wavelet, flattest quarter"
 
 
 def images_of(name, data=None):
@@ -213,10 +213,10 @@ def elsewhere(*arguments):
 
 def estimators():
     """name -> callable images -> sigma (batch,)."""
-    found = {"NENet, published weights": published_nenet()}
+    found = {NENETS[0]: published_nenet()}
     if path := shipped("nenet"):
-        found["NENet, ours"] = load_nenet(path)
-    found["wavelet, flattest quarter"] = wavelet_sigma
+        found[NENETS[1]] = load_nenet(path)
+    found[WAVELET] = wavelet_sigma
     found["wavelet, whole image"] = lambda x: wavelet_sigma(x, share=1)
     return found
 
@@ -235,42 +235,38 @@ def noise_rows(images, case):
             yield *kind, "sigma: spread of 255", np.std(errors), "", n, ""
 
 
-def blind_rows(sets):
-    """PSNR of networks for all noise levels, with sigma given and with sigma estimated in every image.
-
-    On BSD68 the U-Net and our NENet only: the published networks take two hours there.
-    """
-    winnet = published_winnet("lvl1_blind_0_55").to(memory_format=torch.channels_last)
-    networks = {"blind WINNet": winnet, "U-Net (ours)": load_denoiser(shipped("unet_gray"))}
-    estimates = {name: estimate for name, estimate in estimators().items() if "whole" not in name}
-    for case, images in sets.items():
-        small = case == "Set12"
-        for sigma in BLIND_LEVELS:
-            pairs = list(test_noise(images, sigma))
-            levels = {"sigma given": [sigma / 255] * len(pairs)}
-            levels |= {
-                method: [estimate(y) for _, y in pairs]
-                for method, estimate in estimates.items()
-                if small or "published" not in method
-            }
-            for name in networks if small else ["U-Net (ours)"]:
-                for method, found in levels.items():
-                    value = np.mean([psnr(networks[name](y, s), x) for (x, y), s in zip(pairs, found)])
-                    yield f"{case}, sigma {sigma}", method, f"PSNR, {name}", value, "dB", len(pairs), ""
+def blind_rows(name, network, images, case, levels, methods):
+    """PSNR of a network for all noise levels, with sigma given and with sigma estimated in every image."""
+    known = {"sigma given": None} | {k: v for k, v in estimators().items() if k in methods}
+    for sigma in levels:
+        pairs = list(test_noise(images, sigma))
+        for method, estimate in known.items():
+            found = [psnr(network(y, estimate(y) if estimate else sigma / 255), x) for x, y in pairs]
+            kind = (f"{case}, sigma {sigma}", method)
+            yield *kind, f"PSNR, blind {name}", np.mean(found), "dB", len(found), ""
 
 
 @torch.no_grad()
 def main(folder=None, quick=False):
     torch.set_num_threads(1)
     keep_memory()
-    twelve, sixty_eight = set12()[: 2 if quick else 12], images_of("bsd68")[: 2 if quick else 68]
+    twelve, unet = set12()[: 2 if quick else 12], load_denoiser(shipped("unet_gray"))
+    middle = [centre(x, 256) for x in images_of("bsd68")[: 2 if quick else 68]]
     parts = {
         "exactness": lambda: exactness_rows(),
         "training": lambda: training_rows(),
         "published": lambda: published_rows(twelve),
         "noise_set12": lambda: noise_rows(twelve, "Set12"),
-        "noise_bsd68": lambda: noise_rows([centre(x, 256) for x in sixty_eight], "BSD68, middle 256 x 256"),
-        "blind": lambda: blind_rows({"Set12": twelve, "BSD68": sixty_eight}),
+        "noise_bsd68": lambda: noise_rows(middle, "BSD68, middle 256 x 256"),
+        "blind": lambda: blind_rows(
+            "WINNet", published_winnet("lvl1_blind_0_55"), twelve, "Set12", LEVELS[1:4], (*NENETS, WAVELET)
+        ),
+        "blind_unet": lambda: blind_rows(
+            "U-Net (ours)", unet, twelve, "Set12", LEVELS[:4], (NENETS[1], WAVELET)
+        ),
+        "blind_unet_bsd68": lambda: blind_rows(
+            "U-Net (ours)", unet, middle, "BSD68, middle 256 x 256", LEVELS[:4], (NENETS[1], WAVELET)
+        ),
     }
     rows = []
     for name, part in parts.items():
