@@ -31,9 +31,9 @@ class InnSettings(Settings):
     )
     n_code: int = setting(8, "numbers of the code", ge=1, le=256)
     details: float = setting(
-        0.0,
-        "weight of the mean square of the details in the loss, 0 in the paper: small details are what the "
-        "coarse part does not tell, and a change of it changes the inverse less",
+        1e-3,
+        "weight of the mean square of the details in the loss, 0 in the paper: with it they are what the "
+        "coarse part does not tell, and the inverse enlarges what does not fit four times less",
         ge=0,
     )
     n_step: int = setting(1500, "steps", ge=1)
@@ -70,3 +70,11 @@ class InnSettings(Settings):
                 f"batch: expected a multiple of parts ({self.parts}), got {self.batch}; change either"
             )
         return self
+
+
+class RefineSettings(Settings):
+    """How the network of an image learns its degradation while the image is sampled."""
+
+    rate: float = setting(5e-5, "learning rate of Adam; 0 leaves the network as it is", ge=0, le=1)
+    code_rate: float = setting(0.0, "learning rate of the code; 0 leaves it as it is", ge=0, le=1)
+    n_step: int = setting(1, "steps of Adam at each step of the sampler", ge=0)

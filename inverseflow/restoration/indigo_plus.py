@@ -1,0 +1,130 @@
+"""The blind form of INDIGO+: networks that learn the degradation of an image while it is sampled; perception.
+
+    blind = Refined(inn, y, settings)
+    images = indigo_plus(prior, blind, y, numbers, seeds, refine=refine, perceptual=feature_distance(path))
+
+In every step the network of an image moves towards ||y - c(x_{0,t})|| = 0, so an image and its degradation
+are found together: unsupervised blind restoration. `indigo.indigo_plus` is the sampler.
+Source: You & Dragotti, INDIGO+, IEEE JSTSP 2024, arXiv:2501.14014.
+"""
+
+import copy
+
+import torch
+
+from inverseflow.core.weights import read_card
+
+from .denoisers import load_denoiser
+from .lpips import Lpips
+
+
+class Refined:
+    """Copies of an INN, one for each measurement, that are fitted to it; called by samplers as one INN.
+
+    What becomes of an image does not depend on the images beside it.
+
+    Parameters
+    ----------
+    inn : DegradationINN, left as it is
+    y : measurements (batch, channel, y, x); a network with an encoder takes its codes from them
+    settings : RefineSettings
+    code : (batch, n_code) for a network that is given codes
+    """
+
+    def __init__(self, inn, y, settings, code=None):
+        self.settings = settings
+        with torch.no_grad():
+            codes = inn.code_of(y, code)
+        self.codes = [None] * len(y) if codes is None else list(codes.clone()[:, None].unbind())
+        self.inns = [copy.deepcopy(inn).requires_grad_(settings.rate > 0) for _ in y]
+        self.optimisers = []
+        for one, code in zip(self.inns, self.codes):
+            parts = [{"params": [p for n, p in one.named_parameters() if not n.startswith("encoder")]}]
+            if code is not None and settings.code_rate:
+                parts.append({"params": [code.requires_grad_()], "lr": settings.code_rate})
+            self.optimisers.append(torch.optim.Adam(parts, settings.rate))
+
+    def f(self, x):
+        """(c, d) of images, each by its own network."""
+        found = [inn(image[None], code) for inn, image, code in zip(self.inns, x, self.codes, strict=True)]
+        return torch.cat([c for c, _ in found]), [torch.cat(level) for level in zip(*(d for _, d in found))]
+
+    def inverse(self, c, d):
+        """The images of coarse parts and details, each by its own network."""
+        found = [
+            inn.inverse(one[None], [level[i : i + 1] for level in d], code)
+            for i, (inn, one, code) in enumerate(zip(self.inns, c, self.codes, strict=True))
+        ]
+        return torch.cat(found)
+
+    def fit(self, x, y):
+        """`n_step` steps of Adam on mean (y - c(x))^2 for every image x (batch, channel, y, x)."""
+        if not self.settings.rate and not self.settings.code_rate:
+            return
+        with torch.enable_grad():
+            for inn, optimiser, code, *pair in zip(self.inns, self.optimisers, self.codes, x, y):
+                image, measured = (a[None].detach() for a in pair)
+                for _ in range(self.settings.n_step):
+                    optimiser.zero_grad()
+                    (inn(image, code)[0] - measured).square().mean().backward()
+                    optimiser.step()
+
+
+def refine(inn, x, y):
+    """A step of `Refined`, as `indigo_plus` calls it."""
+    inn.fit(x, y)
+    return inn
+
+
+class FeatureDistance:
+    """rho(a, b): how different two batches of images look to a network, (batch,), with gradients.
+
+    features : function image (batch, channel, y, x) on 0..1 -> list of maps (batch, channel, y, x). Their
+    channels are divided by their length in every place, as in LPIPS; squared differences are summed over
+    channels, averaged over places, and added up over the maps.
+    """
+
+    def __init__(self, features):
+        self.features = features
+
+    def __call__(self, a, b):
+        pairs = zip(map(_unit, self.features(a)), map(_unit, self.features(b)), strict=True)
+        return sum((p - q).square().sum(1).mean((1, 2)) for p, q in pairs)
+
+
+def _unit(maps):
+    return maps / maps.square().sum(1, keepdim=True).add(1e-10).sqrt()
+
+
+def feature_distance(path):
+    """The FeatureDistance of a network in a file, None without a file: the sampler then goes without it.
+
+    path : None; a state of `lpips.LPIPS(net="alex")`, see `lpips`; or *.safetensors of a U-Net denoiser, such
+    as the one that comes along, whose maps are those of each level on the way down.
+    """
+    if path is None:
+        return None
+    if str(path).endswith(".safetensors"):
+        if (form := read_card(path)["network"].get("form")) != "unet":
+            raise ValueError(f"features: expected a U-Net denoiser or a state of LPIPS, got {form} in {path}")
+        return FeatureDistance(UnetFeatures(load_denoiser(path)))
+    network = Lpips(path)  # takes one image
+    return FeatureDistance(lambda x: [torch.cat(maps) for maps in zip(*map(network.features, x))])
+
+
+class UnetFeatures:
+    """Maps of a U-Net denoiser on its way down, told that there is no noise."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, image):
+        found = []
+        hooks = [m.register_forward_hook(lambda *args: found.append(args[-1])) for m in self.network.encode]
+        try:
+            grey = image if image.shape[1] == self.network.n_channel else image.mean(1, keepdim=True)
+            self.network(grey, 0.0)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
