@@ -23,7 +23,7 @@ test: $(VENV)/.done
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SM) --lint
-	$(BIN)/python -m pytest -q -n $(CORES) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.done .peers/pymca/.done .peers/pyolaf/.done .peers/sporco/.done
 	set -e; for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name; done

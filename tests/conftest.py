@@ -18,13 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    """Modules stay in one process of pytest-xdist, and some folders; those that take longest come first."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in ("report", "slurm") else item.path.stem))
-    first = ("test_reruns", "slurm", "test_xray_reruns", "test_restoration_reruns", "test_lightfield_reruns")
-    rank = {name: i for i, name in enumerate(first)}
-    items.sort(key=lambda item: rank.get(next(item.iter_markers("xdist_group")).args[0], len(first)))
+    """Modules that take longest come first, so that two processes end at about the same time."""
+    first = (
+        "test_reruns",
+        "test_slurm",
+        "test_xray_reruns",
+        "test_restoration_reruns",
+        "test_lightfield_reruns",
+    )
+    rank = {f"test_{name}": i for i, name in enumerate(names)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(names)))
 
 
 def find_data():

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lightfield"))
 
 from small_movie import calibration, frames, psf, write_movie  # noqa: E402
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module")

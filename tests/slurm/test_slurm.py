@@ -18,7 +18,7 @@ from inverseflow.core.compute import compute
 from inverseflow.core.stores import checksum
 
 # Everything that takes long is under way from the first test on (`runs`); what waits for it stands last.
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 WORKERS = {"interface": "lo", "queue": "cpu", "workers": 2}
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers find the package, not the tests
 
