@@ -19,13 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items):
     """Modules that take longest come first, so that two processes end at about the same time."""
-    first = (
-        "test_reruns",
-        "test_slurm",
-        "test_xray_reruns",
-        "test_restoration_reruns",
-        "test_lightfield_reruns",
-    )
+    names = ("reruns", "slurm", "xray_reruns", "restoration_reruns", "lightfield_reruns")
     rank = {f"test_{name}": i for i, name in enumerate(names)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(names)))
 
