@@ -58,7 +58,8 @@ def main():
         train = faces("train")
         rows += health("faces32", options.faces, train, faces("test"))
         if options.sheet:
-            draw({"samples": samples(load_prior(options.faces)), "training": some(train)}, options.sheet)
+            prior = load_prior(options.faces, precision="bfloat16")
+            draw({"training": some(train), "samples": samples(prior)}, options.sheet)
     if options.photographs:
         squares = Squares(options.photographs / "photographs32.zarr")
         train = squares.train.astype(np.float32) / WHITE

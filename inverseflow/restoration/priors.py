@@ -52,7 +52,8 @@ def load_prior(path, precision="float32"):
     """The UNetPrior of a weights file, as its card describes it, ready for use. Raises WeightsError."""
     card = read_card(path)
     network = load_weights(path, build(card["network"])).eval().requires_grad_(False)
-    return UNetPrior(network, card["data"]["shape"], precision=precision)
+    betas = {name: card["schedule"][name] for name in ("n_step", "first", "last")}
+    return UNetPrior(network, card["data"]["shape"], Schedule.linear(**betas), precision)
 
 
 class GaussianPrior(nn.Module):

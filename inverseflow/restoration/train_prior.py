@@ -18,6 +18,7 @@ from .patches import WHITE, Squares
 from .schedule import Schedule
 
 MAX_CURVE = 200
+LINEAR = {"n_step": 1000, "first": 1e-4, "last": 0.02}  # betas, as in Ho et al.
 
 
 def train_prior(store, settings, weights, checkpoint=None, code="", where=None, clock=None):
@@ -50,7 +51,7 @@ def train_prior(store, settings, weights, checkpoint=None, code="", where=None, 
                 "shape": list(squares.held_out.shape[1:]),
                 "digest": squares.digest,
             },
-            "schedule": {"form": "linear", "n_step": 1000, "first": 1e-4, "last": 0.02},
+            "schedule": {"form": "linear"} | LINEAR,
             "precision": "bfloat16" if half_precision(settings.precision, where) else "float32",
             "curves": curves.thinned(MAX_CURVE),
         }
@@ -100,7 +101,7 @@ class Loss:
 
     def __init__(self, squares, settings, where):
         self.squares, self.settings, self.where = squares, settings, where
-        self.schedule, self.half = Schedule.linear(), half_precision(settings.precision, where)
+        self.schedule, self.half = Schedule.linear(**LINEAR), half_precision(settings.precision, where)
 
     def __call__(self, network, rng, n, step):
         """(loss, 0) of n squares; their times are spread over T u^time_power without gaps."""
