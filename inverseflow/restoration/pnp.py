@@ -152,7 +152,9 @@ def _turned(denoiser, x, sigma, k):
 def restore(A, y, denoiser, sigma, settings, watch=None):
     """The measurement y of noise `sigma` restored as `settings` (a `PnpSettings`) say."""
     noise = max(float(sigma), settings.floor_sigma_255 / 255)
-    last = noise if settings.last_sigma_255 is None else settings.last_sigma_255 / 255
+    last = settings.last_over_noise * noise
+    if settings.last_sigma_255 is not None:
+        last = settings.last_sigma_255 / 255
     sigmas = sigma_schedule(
         settings.n_iter, max(settings.first_sigma_255 / 255, last), last, settings.schedule
     )

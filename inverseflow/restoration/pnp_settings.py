@@ -19,10 +19,13 @@ class PnpSettings(Settings):
     )
     last_sigma_255: float | None = setting(
         None,
-        "noise level that the last iteration removes; null: that of the measurement",
+        "noise level that the last iteration removes; null: last_over_noise says it",
         "of 255",
         gt=0,
         le=255,
+    )
+    last_over_noise: float = setting(
+        1.0, "noise level that the last iteration removes, over that of the measurement", gt=0
     )
     schedule: Literal["log", "linear", "constant"] = setting(
         "log", "how the noise level goes from first to last; constant: last throughout"

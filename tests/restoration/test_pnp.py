@@ -146,6 +146,19 @@ def test_inpainting_without_noise_keeps_what_was_seen(scene):
     assert (A(x) - A(truth)).abs().mean() < 0.02
 
 
+def test_the_last_level_follows_the_noise_or_is_given(scene):
+    A, _, y = scene
+    for settings, last in (({"last_over_noise": 1.5}, 0.03), ({"last_sigma_255": 2.55}, 0.01), ({}, 0.02)):
+        seen = []
+
+        def denoiser(x, sigma, seen=seen):
+            seen.append(sigma)
+            return x
+
+        restore(A, y, denoiser, 0.02, PnpSettings(n_iter=3, **settings))
+        assert seen[-1] == pytest.approx(last) and seen[0] == pytest.approx(49 / 255)
+
+
 def test_measured_levels_fall_to_the_noise(scene):
     A, truth, y = scene
     levels = []
