@@ -10,6 +10,7 @@ xray=results/xray/overpainted
 (cd "$work" && snakemake --cores 2 --configfile "$OLDPWD/docs/images/painting.yaml" -- results/maxrf/painting/maps.png)
 (cd "$work" && snakemake --cores 2 -- $light/tissue/{volumes,em/traces}.png $light/psf/demo.png)
 (cd "$work" && snakemake --cores 2 -- $xray/{separation,registration}.png)
+(cd "$work" && snakemake --cores 2 -- results/restoration/shaken/pictures.png)
 python - "$work/results" docs/images <<'PYTHON'
 import sys
 from pathlib import Path
@@ -29,8 +30,13 @@ for name, (file, colours) in pictures.items():
         small = image.convert("RGB")
         small.thumbnail((1800, 1800), Image.Resampling.LANCZOS)
         small.quantize(colours, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
-for name in ("separation", "registration"):  # many greys: smaller as JPEG
-    with Image.open(source / f"xray/overpainted/{name}.png") as image:
+photographs = {  # many greys: smaller as JPEG
+    "separation": "xray/overpainted/separation",
+    "registration": "xray/overpainted/registration",
+    "restoration": "restoration/shaken/pictures",
+}
+for name, file in photographs.items():
+    with Image.open(source / f"{file}.png") as image:
         small = image.convert("RGB")
         small.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
         small.save(target / f"{name}.jpg", quality=80, optimize=True)
