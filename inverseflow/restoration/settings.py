@@ -226,7 +226,7 @@ def _with_tuned(tuned):
     return BeforeValidator(fill)
 
 
-# Found by search on photographs that the denoiser of the package did not learn from; no figure is told of them.
+# Found by search on photographs that the denoiser of the package did not learn from and no figure is told of.
 DEBLUR = {
     "hqs": {"solver": "hqs", "weight": 0.25, "last_over_noise": 1.5, "n_iter": 8},
     "admm": {"solver": "admm", "weight": 0.45, "last_over_noise": 1.5, "n_iter": 8},
