@@ -25,6 +25,7 @@ from inverseflow.core.weights import load_weights, read_card
 from .denoisers import padded
 
 BORDERS = ("zeros", "replicate", "circular")
+MARGIN = 4  # pixels that a lifting net sees beyond the border
 
 
 class Twofold(nn.Module):
@@ -46,10 +47,10 @@ class Twofold(nn.Module):
 class Block(nn.Module):
     """x + conv(silu(conv(x))); a code scales and shifts the hidden channels."""
 
-    def __init__(self, width, n_code, border):
+    def __init__(self, width, n_code):
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode=border)
-        self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode=border)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
         self.modulate = nn.Linear(n_code, 2 * width) if n_code else None
 
     def forward(self, x, code):
@@ -71,23 +72,27 @@ class LiftingNet(nn.Module):
         super().__init__()
 
         def blocks(w):
-            return nn.ModuleList(Block(w, n_code, border) for _ in range(n_block))
+            return nn.ModuleList(Block(w, n_code) for _ in range(n_block))
 
-        self.multiple = 2 ** (len(width) - 1)
-        self.linear = nn.Conv2d(n_in, n_out * (1 + n_code), 5, padding=2, padding_mode=border)
-        self.head = nn.Conv2d(n_in, width[0], 3, padding=1, padding_mode=border)
+        self.multiple, self.border = 2 ** (len(width) - 1), border
+        self.linear = nn.Conv2d(n_in, n_out * (1 + n_code), 5, padding=2)
+        self.head = nn.Conv2d(n_in, width[0], 3, padding=1)
         pairs = list(zip(width[:-1], width[1:]))
         self.encode = nn.ModuleList(blocks(w) for w in width[:-1])
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairs)
         self.middle = blocks(width[-1])
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)
         self.decode = nn.ModuleList(blocks(w) for w in width[:-1])
-        self.last = nn.Conv2d(width[0], n_out, 3, padding=1, padding_mode=border)
+        self.last = nn.Conv2d(width[0], n_out, 3, padding=1)
         for layer in (self.linear, self.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x, code=None):
+        size, margin = x.shape[-2:], 0
+        if self.border != "zeros":
+            margin = min(MARGIN, *size)
+            x = F.pad(x, 4 * (margin,), mode=self.border)
         with torch.autocast(x.device.type, enabled=False):
             linear = self.linear(x)
             if code is not None:
@@ -100,7 +105,8 @@ class LiftingNet(nn.Module):
         h = _through(self.middle, h, code)
         for up, decode in zip(reversed(self.up), reversed(self.decode)):
             h = _through(decode, skips.pop() + F.pixel_shuffle(up(F.silu(h)), 2), code)
-        return linear + self.last(F.silu(h))[..., : x.shape[-2], : x.shape[-1]].to(linear.dtype)
+        out = linear + self.last(F.silu(h))[..., : x.shape[-2], : x.shape[-1]].to(linear.dtype)
+        return out[..., margin : margin + size[0], margin : margin + size[1]]
 
 
 def _through(blocks, x, code):

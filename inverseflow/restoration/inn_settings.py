@@ -22,7 +22,7 @@ class InnSettings(Settings):
     )
     n_block: int = setting(1, "residual blocks of each width, on the way down and on the way up", ge=0, le=8)
     border: Literal["zeros", "replicate", "circular"] = setting(
-        "zeros", "what convolutions see beyond the border; circular for blur with periodic borders"
+        "zeros", "what lifting nets see beyond the border; circular for blur with periodic borders"
     )
     code: Literal["none", "given", "measured"] = setting(
         "none",
