@@ -61,7 +61,8 @@ def indigo_plus(prior, inn, y, settings, seeds, progress=None, initial=None, per
 
     Parameters
     ----------
-    initial : restorations (batch, channel, y, x) to start from; y enlarged (bicubic) unless given
+    initial : restorations (batch, channel, y, x) to start from; unless given, f^{-1}(y, d) with the d of y
+        enlarged (bicubic)
     perceptual : rho, function of two batches of images -> distances (batch,); needed with a weight above 0
     refine : function (inn, x_{0,t} as images, y) -> inn, called in each step before the guidance: the blind
         form, which fits the network to the measurement on its way
@@ -74,7 +75,9 @@ def indigo_plus(prior, inn, y, settings, seeds, progress=None, initial=None, per
         raise ValueError("INDIGO+: a perceptual weight above 0 needs `perceptual`, a distance of images")
     walk = Walk(prior, settings.n_eval, seeds, settings.start)
     if initial is None:
-        initial = interpolate(y, tuple(prior.shape[1:]), mode="bicubic").clamp(0, 1)
+        with torch.no_grad():
+            large = interpolate(y, tuple(prior.shape[1:]), mode="bicubic").clamp(0, 1)
+            initial = inn.inverse(y, inn.f(large)[1]).clamp(0, 1)
     x = walk.noised(to_state(initial), settings.n_eval - 1, walk.noise(y))
     for k in walk.down(progress, "INDIGO+"):
         with torch.enable_grad():
