@@ -72,7 +72,7 @@ class PriorDenoiser(torch.nn.Module):
     """A diffusion prior as a denoiser(x, sigma) of images on 0..1, as deepinv's samplers call it.
 
     sigma, a number or one for each image, asks the prior at the nearest time of its schedule; the image is
-    scaled by the abar of sigma itself, at least half that of the first time. Differentiable in x.
+    scaled by the abar of sigma itself. Differentiable in x.
     """
 
     def __init__(self, prior):
@@ -82,8 +82,8 @@ class PriorDenoiser(torch.nn.Module):
 
     def forward(self, x, sigma, *args, **kwargs):
         noise = 2 * torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().reshape(-1)
-        noise = noise.expand(len(x)).clamp_min(self.levels[0] / 2)
-        t = (self.levels.log() - noise.log()[:, None]).abs().argmin(1)
+        noise = noise.expand(len(x))
+        t = (self.levels.log() - noise.clamp_min(1e-9).log()[:, None]).abs().argmin(1)
         scale = (1 / (1 + noise**2)).sqrt().view(-1, 1, 1, 1).to(x)
         noise = noise.view(-1, 1, 1, 1).to(x)
         state = 2 * x - 1

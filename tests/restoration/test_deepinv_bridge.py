@@ -74,7 +74,7 @@ def test_a_prior_is_a_denoiser(prior):
     assert (denoiser(x, 0.3) - exact[1]).abs().max() < 0.012
     each = denoiser(x, torch.tensor([0.05, 0.3]).view(2, 1, 1, 1))
     assert torch.allclose(each[0], denoiser(x, 0.05)[0]) and torch.allclose(each[1], denoiser(x, 0.3)[1])
-    assert (denoiser(x, 0.0) - x).abs().max() < 0.01
+    assert (denoiser(x, 0.0) - x).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
