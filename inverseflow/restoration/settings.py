@@ -228,7 +228,7 @@ def _with_tuned(tuned):
 
 # Found by search on photographs that the denoiser of the package did not learn from and no figure is told of.
 DEBLUR = {
-    "hqs": {"solver": "hqs", "weight": 0.25, "last_over_noise": 1.5, "n_iter": 8},
+    "hqs": {"solver": "hqs", "weight": 0.2, "last_over_noise": 1.5, "n_iter": 8},
     "admm": {"solver": "admm", "weight": 0.45, "last_over_noise": 1.5, "n_iter": 8},
     "red": {"solver": "red", "weight": 0.25, "last_over_noise": 0.4, "n_iter": 16},
     "pgd": {"solver": "pgd", "last_over_noise": 0.4, "n_iter": 40},

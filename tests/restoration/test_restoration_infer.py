@@ -234,7 +234,7 @@ def test_samples_name_what_is_missing(sample, message):
 
 def test_numbers_of_plug_and_play_are_filled_in_and_unknown_methods_named():
     infer = InferSettings(deblur={"methods": ["mine", "hqs"], "pnp": {"hqs": {"n_iter": 3}, "mine": {}}})
-    assert infer.deblur.pnp["hqs"].n_iter == 3 and infer.deblur.pnp["hqs"].weight == 0.25
+    assert infer.deblur.pnp["hqs"].n_iter == 3 and infer.deblur.pnp["hqs"].weight == 0.2
     with pytest.raises(ConfigError, match="methods: expected some of input, .* got 'bm3d'"):
         validate({"deblur": {"methods": ["bm3d"]}}, InferSettings)
     with pytest.raises(ConfigError, match="wiener undoes a blur"):
