@@ -19,7 +19,7 @@ def ddrm(prior, degradation, y, settings, seeds, progress=None):
 
     degradation : linear, see `svd`. Source: Kawar et al., NeurIPS 2022, eqs. 7 and 8.
     """
-    check(y, seeds)
+    check(prior, degradation, y, seeds)
     eta, eta_b = settings.eta, settings.eta_b
     svd, walk = svd_of(degradation), Walk(prior, settings.n_eval, seeds)
     one = torch.ones(1, *degradation.in_shape).to(y)

@@ -13,7 +13,7 @@ def dps(prior, degradation, y, settings, seeds, progress=None):
     degradation : any function of images on 0..1 with gradients. Its noise is not used: it is in `scale`.
     Source: Chung et al., ICLR 2023, Algorithm 1 with the step zeta / ||y - A(x_{0,t})|| of their section 4.
     """
-    check(y, seeds)
+    check(prior, degradation, y, seeds)
     walk = Walk(prior, settings.n_eval, seeds)
     x = walk.first(y)
     for k in walk.down(progress, "DPS"):

@@ -19,7 +19,7 @@ def ilvr(prior, degradation, y, settings, seeds, progress=None):
     exact; with noise, leave the last steps free. degradation : linear, see `svd`.
     Source: Choi et al., ICCV 2021, Algorithm 1.
     """
-    check(y, seeds)
+    check(prior, degradation, y, seeds)
     svd, walk = svd_of(degradation), Walk(prior, settings.n_eval, seeds)
     reference = to_state(svd.pseudo_inverse(y, CUT))
     x, last = walk.first(y), settings.until * settings.n_eval

@@ -38,7 +38,7 @@ def indigo(prior, inn, y, settings, seeds, progress=None):
 
     Source: You & Dragotti, INDigo, MMSP 2023, arXiv:2306.02949, Algorithm 1.
     """
-    check(y, seeds)
+    check(prior, inn, y, seeds)
     walk = Walk(prior, settings.n_eval, seeds)
     x = walk.first(y)
     for k in walk.down(progress, "INDigo"):
@@ -70,7 +70,7 @@ def indigo_plus(prior, inn, y, settings, seeds, progress=None, initial=None, per
     With `colour_levels` the result takes its low band from `initial`. Raises ValueError without
     `perceptual` where it has a weight. Source: You & Dragotti, INDIGO+, IEEE JSTSP 2024, arXiv:2501.14014.
     """
-    check(y, seeds)
+    check(prior, inn, y, seeds)
     if settings.perceptual > 0 and perceptual is None:
         raise ValueError("INDIGO+: a perceptual weight above 0 needs `perceptual`, a distance of images")
     walk = Walk(prior, settings.n_eval, seeds, settings.start)

@@ -78,8 +78,26 @@ def each_norm(x):
     return x.flatten(1).norm(dim=1)
 
 
-def check(y, seeds):
-    """ValueError unless there is one seed for each measurement."""
+def check(prior, degradation, y, seeds):
+    """ValueError unless there is a seed for each measurement, and prior, degradation and y fit together.
+
+    A degradation without `in_shape` and `out_shape` is taken as it is.
+    """
+    check_seeds(y, seeds)
+    shape, in_shape = tuple(prior.shape), tuple(getattr(degradation, "in_shape", prior.shape))
+    if in_shape != shape:
+        raise ValueError(
+            f"{type(degradation).__name__}: expected images of the prior's shape {shape}, it takes {in_shape}"
+        )
+    out_shape = tuple(getattr(degradation, "out_shape", y.shape[1:]))
+    if tuple(y.shape[1:]) != out_shape:
+        raise ValueError(
+            f"{type(degradation).__name__}: expected measurements (batch, {', '.join(map(str, out_shape))}), "
+            f"got {tuple(y.shape)}"
+        )
+
+
+def check_seeds(y, seeds):
     if len(y) != len(seeds):
         raise ValueError(
             f"expected one seed for each measurement, got {len(seeds)} seeds and {len(y)} measurements"
@@ -98,7 +116,7 @@ def sample_blocks(sample, y, seeds, shape, store, key, block=16, label="sample")
     key : digest of everything that the images depend on (core.stores.key_of); another key starts anew
     block : images at a time; images depend on it no more than by rounding
     """
-    check(y, seeds)
+    check_seeds(y, seeds)
     with resumable(store, key) as work:
         group = zarr.open_group(work.path, mode="a")
         if "image" not in group:

@@ -262,3 +262,7 @@ def test_messages(prior, measured):
         dps(prior, A, measured[:3], DpsSettings(), [0, 1])
     with pytest.raises(ValueError, match="expected a linear degradation, got Bent"):
         ddrm(prior, Bent(), measured[:1], DdrmSettings(), [0])
+    with pytest.raises(ValueError, match=r"expected measurements \(batch, 1, 4, 4\), got \(1, 1, 8, 8\)"):
+        ddrm(prior, A, torch.zeros(1, *SHAPE), DdrmSettings(), [0])
+    with pytest.raises(ValueError, match=r"prior's shape \(1, 8, 8\), it takes \(1, 4, 4\)"):
+        dps(prior, BlockMean(2, (1, 4, 4)), torch.zeros(1, 1, 2, 2), DpsSettings(), [0])
