@@ -10,7 +10,7 @@ SM     := $(BIN)/snakemake --cores $(CORES)
 export PATH := $(abspath $(BIN)):$(PATH)
 # One invocation per stage: an anchor that came out the same ends the rerun there.
 STAGES := fingerprints summaries calibrations models detections reconstructions traces all
-BENCHES := arena fri maxrf known scale lightfield lightfield_movie lightfield_real lightfield_traces lightfield_nets calcium sparse_coding lista pnp registration paintings xray xray_large xray_real
+BENCHES := arena denoisers winnet fri maxrf known scale lightfield lightfield_movie lightfield_real lightfield_traces lightfield_nets calcium sparse_coding lista pnp registration paintings xray xray_large xray_real
 
 run: $(VENV)/.done
 	set -e; for stage in $(STAGES); do $(SM) $$stage; done
