@@ -116,21 +116,32 @@ def _through(blocks, x, code):
 
 
 class Encoder(nn.Module):
-    """The code of a degradation, (batch, n_code), from degraded images of any size."""
+    """The code of a degradation, (batch, n_code) within -1..1, from degraded images of any size.
+
+    It sees means and spreads of some filtered images, and the logarithm of the power spectrum, in which blur
+    is added to what images have in common.
+    """
+
+    GRID = (16, 9)  # frequencies along y and x, half of them
 
     def __init__(self, n_channel, n_code, width=32):
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Conv2d(a, width, 3, stride, 1) for a, stride in ((n_channel, 1), (width, 2), (width, 2))
         )
-        self.out = nn.Linear(2 * width, n_code)
+        n_seen = 2 * width + n_channel * self.GRID[0] * self.GRID[1]
+        self.hidden, self.out = nn.Linear(n_seen, 4 * width), nn.Linear(4 * width, n_code)
 
     def forward(self, y):
+        with torch.autocast(y.device.type, enabled=False):
+            power = torch.fft.rfft2(y - y.mean((2, 3), keepdim=True), norm="ortho").abs().square()
+            spectrum = torch.fft.fftshift((power + 1e-5).log(), 2) / 4 + 1
+            spectrum = F.adaptive_avg_pool2d(spectrum, self.GRID).flatten(1)
         for layer in self.layers:
             y = F.silu(layer(y))
         mean = y.mean((2, 3))
         spread = (y - mean[:, :, None, None]).square().mean((2, 3)).add(1e-6).sqrt()
-        return torch.tanh(self.out(torch.cat([mean, spread], 1)))
+        return torch.tanh(self.out(F.silu(self.hidden(torch.cat([mean, spread, spectrum], 1)))))
 
 
 class DegradationINN(nn.Module):
