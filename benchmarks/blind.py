@@ -1,0 +1,220 @@
+"""Blind deconvolution of faces: INDIGO+ whose network learns the blur on its way, beside Wiener and TV.
+
+![truth, blurred, each method](images/blind.png)
+
+Grey faces of 32 x 32 pixels (benchmarks/faces.py), test people; each blurred by a kernel of its own that
+nobody was told: oblong Gaussians of 0.7 to 2 px, or motion of 5 to 11 px, borders periodic, noise 2.55 of
+255. The network learned blurs of the same two families from pairs, with its code measured in the blurred
+image; the kernels of tests are others. "fixed": it stays as it was trained. "refined": Adam on
+||y - c(x_0t)||^2 in every step of the sampler. Both start from the same initial restoration, that of Wiener
+with the estimated kernel.
+The estimate for Wiener and TV: of 600 kernels of training, the one that explains the image best as a face of
+mean and spectrum of the training faces; where that is better (validation), then `kernel_from_target` from its
+restoration. "true kernel" is an oracle that the others are not granted (and an inverse crime: operator known
+exactly). All numbers are tuned on validation faces by the same PSNR; clipped to 0..1, peak 1.
+
+"beyond": the network learned Gaussians alone and meets motion; estimate and tuning know Gaussians alone too.
+
+python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]]      needs INVERSEFLOW_DATA
+"""
+
+import argparse
+import itertools
+import logging
+import os
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+
+from benchmarks.blind_cases import KERNEL, SIDE, SIGMA, blurred, kernels, measurements, trained  # noqa: E402
+from benchmarks.core import ROOT, write_results  # noqa: E402
+from benchmarks.faces import faces  # noqa: E402
+from inverseflow.core.drawing import new_figure, save  # noqa: E402
+from inverseflow.core.metrics import psnr, ssim  # noqa: E402
+from inverseflow.core.progress import progress  # noqa: E402
+from inverseflow.restoration.degradations import Blur  # noqa: E402
+from inverseflow.restoration.dps import dps  # noqa: E402
+from inverseflow.restoration.indigo import indigo_plus  # noqa: E402
+from inverseflow.restoration.indigo_plus import Refined, refine  # noqa: E402
+from inverseflow.restoration.inn_settings import RefineSettings  # noqa: E402
+from inverseflow.restoration.kernel_estimate import KernelError, kernel_from_target  # noqa: E402
+from inverseflow.restoration.priors import load_prior  # noqa: E402
+from inverseflow.restoration.sampler_settings import DpsSettings, IndigoPlusSettings  # noqa: E402
+from inverseflow.restoration.tv import tv  # noqa: E402
+from inverseflow.restoration.wiener import PowerSpectrum, wiener  # noqa: E402
+
+SHAPE, PICTURE = (1, SIDE, SIDE), ROOT / "docs" / "images" / "blind.png"
+N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL = 32, 10, 300, 50
+CASES = {  # case: (families of training, family of the test)
+    "Gaussian": (("Gaussian", "motion"), "Gaussian"),
+    "motion": (("Gaussian", "motion"), "motion"),
+    "beyond: motion": (("Gaussian",), "motion"),
+}
+TUNED = {
+    "Wiener": {"strength": 2.0, "rounds": 0},
+    "TV": {"weight": 2e-3, "rounds": 0},
+    "Wiener, true kernel": {"strength": 2.0},
+    "TV, true kernel": {"weight": 2e-3},
+    "DPS, true kernel": {"scale": 1.0},
+    "INDIGO+, fixed": {"data": 1.0, "start": 0.4},
+    "INDIGO+, refined": {"data": 1.0, "start": 0.4, "rate": 5e-5},
+}
+GRIDS = {
+    "Wiener": {"strength": (0.5, 1.0, 2.0, 4.0), "rounds": (0, 1)},
+    "TV": {"weight": (3e-4, 1e-3, 2e-3, 4e-3), "rounds": (0, 1)},
+    "Wiener, true kernel": {"strength": (0.5, 1.0, 2.0, 4.0)},
+    "TV, true kernel": {"weight": (3e-4, 1e-3, 2e-3, 4e-3)},
+    "DPS, true kernel": {"scale": (1.0, 2.0, 4.0, 8.0)},
+    "INDIGO+, fixed": {"data": (3.0, 6.0, 12.0), "start": (0.2, 0.4)},
+    "INDIGO+, refined": {"data": (3.0, 6.0, 12.0), "start": (0.4,), "rate": (5e-5, 5e-4)},
+}
+
+
+class Estimator:
+    """Kernels of blurred faces: the likeliest of candidates, for faces of known mean and spectrum."""
+
+    def __init__(self, families):
+        train = torch.from_numpy(faces("train"))
+        self.mean = train.mean(0, keepdim=True)
+        spectrum = torch.fft.rfft2(train - self.mean).abs().square().mean((0, 1)) / SIDE**2
+        self.kernels = torch.cat([kernels(f, "train", N_CANDIDATE) for f in families])
+        self.means = blurred(self.mean.expand(len(self.kernels), -1, -1, -1), self.kernels)
+        delta = torch.zeros(len(self.kernels), 1, SIDE, SIDE)
+        delta[..., 0, 0] = 1
+        passed = torch.fft.rfft2(blurred(delta, self.kernels)).abs().square()
+        self.variance = passed * spectrum + SIGMA**2
+        self.spectrum = PowerSpectrum.fit([train[:500]])
+
+    def likeliest(self, y):
+        """One kernel (KERNEL, KERNEL) for each image of y."""
+        power = [torch.fft.rfft2(image[None] - self.means).abs().square() / SIDE**2 for image in y]
+        cost = torch.stack([(p / self.variance + self.variance.log()).sum((1, 2, 3)) for p in power])
+        return self.kernels[cost.argmin(1)]
+
+    def __call__(self, y, rounds=0):
+        found = self.likeliest(y)
+        for _ in range(rounds):
+            found = torch.stack([self._again(image, k) for image, k in zip(y, found)])
+        return found
+
+    def _again(self, image, kernel):
+        sharp = wiener(Blur(kernel, SHAPE), image[None], SIGMA, self.spectrum)[0, 0].numpy()
+        try:
+            return kernel_from_target(sharp, image[0].numpy(), KERNEL, smooth=1e-2).kernel
+        except KernelError:
+            return kernel
+
+
+class Case:
+    """Measurements of a case and the methods, each a function of its numbers."""
+
+    def __init__(self, options, name, split):
+        families, family = CASES[name]
+        n = N_TEST if split == "test" else N_VALIDATION
+        if split == "validation" and name.startswith("beyond"):
+            family = families[0]
+        self.x, self.y, self.kernels = measurements(split, family, n)
+        self.estimate, self.prior = Estimator(families), load_prior(options.prior, "bfloat16")
+        self.folder, self.families, self.seeds = options.folder, families, list(range(n))
+
+    def each(self, method, kernels):
+        return torch.cat([method(Blur(k, SHAPE), y[None]) for k, y in zip(kernels, self.y)])
+
+    def wiener(self, kernels, strength):
+        sigma = SIGMA * strength
+        return self.each(lambda A, y: wiener(A, y, sigma, self.estimate.spectrum), kernels)
+
+    def restored(self, method, numbers):
+        numbers = dict(numbers)
+        true = method.endswith("true kernel")
+        found = self.kernels if true else self.estimate(self.y, numbers.pop("rounds", 0))
+        if method.startswith("Wiener"):
+            return self.wiener(found, **numbers)
+        if method.startswith("TV"):
+            return self.each(lambda A, y: tv(A, y, **numbers), found)
+        if method.startswith("DPS"):
+            settings = DpsSettings(n_eval=N_EVAL, **numbers)
+            return dps(self.prior, lambda x: blurred(x, found), self.y, settings, self.seeds)
+        first = TUNED["Wiener"]
+        initial = self.wiener(self.estimate(self.y, first["rounds"]), first["strength"]).clamp(0, 1)
+        settings = IndigoPlusSettings(n_eval=N_EVAL, start=numbers["start"], data=numbers["data"])
+        network = trained(self.folder, self.families)
+        inn = Refined(network, self.y, RefineSettings(rate=numbers.get("rate", 0)))
+        return indigo_plus(self.prior, inn, self.y, settings, self.seeds, initial=initial, refine=refine)
+
+    def figures(self, images):
+        pairs = list(zip(images.clamp(0, 1).numpy(), self.x.numpy()))
+        return [psnr(a, b, peak=1) for a, b in pairs], [ssim(a[0], b[0], peak=1) for a, b in pairs]
+
+
+def tune(options):
+    """The best numbers of each method, on validation faces of the cases in the families."""
+    cases = [Case(options, name, "validation") for name in ("Gaussian", "motion")]
+    for method, grid in GRIDS.items():
+        if options.only and not method.startswith(tuple(options.only)):
+            continue
+        best = (0, None)
+        for values in progress(list(itertools.product(*grid.values())), method):
+            numbers = dict(zip(grid, values))
+            found = np.mean([case.figures(case.restored(method, numbers))[0] for case in cases])
+            print(method, numbers, f"{found:.3f}", flush=True)
+            best = max(best, (found, numbers), key=lambda pair: pair[0])
+        print(f"    {method!r}: {best[1]},  # {best[0]:.2f}", flush=True)
+        TUNED[method] = best[1]
+
+
+def test(options):
+    rows, pictures = [], {}
+    for name in CASES:
+        case = Case(options, name, "test")
+        columns = {"truth": case.x, "blurred": case.y}
+        for method, numbers in progress([("blurred", None), *TUNED.items()], name):
+            images = case.y if numbers is None else case.restored(method, numbers)
+            columns[method] = images
+            row = dict(case=name, method=method, n=len(images))
+            for metric, unit, values in zip(("PSNR", "SSIM"), ("dB", ""), case.figures(images)):
+                spread = f"{np.std(values) / len(values) ** 0.5:.2g}"
+                rows.append(row | dict(metric=metric, unit=unit, value=np.mean(values), spread=spread))
+            print(name, method, f"{np.mean(case.figures(images)[0]):.3f}", flush=True)
+        pictures[name] = columns
+    draw(pictures)
+    return pd.DataFrame(rows)
+
+
+def draw(pictures):
+    """Two faces of each case (rows), truth and methods (columns)."""
+    n, methods = 2, list(next(iter(pictures.values())))
+    figure = new_figure(1.1 * len(methods), 1.1 * n * len(pictures) + 0.4)
+    axes = figure.subplots(n * len(pictures), len(methods), squeeze=False)
+    for row, (name, i) in zip(axes, itertools.product(pictures, range(n))):
+        for axis, method in zip(row, methods):
+            axis.imshow(pictures[name][method][i, 0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            if row is axes[0]:
+                axis.set_title(method.replace(", ", "\n"), fontsize=7)
+        row[0].set_ylabel(name.replace(": ", ":\n"), fontsize=7)
+    save(figure, PICTURE)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="weights of the networks")
+    parser.add_argument("--prior", type=Path, required=True, help="weights of the prior of faces, 32 x 32")
+    parser.add_argument("--tune", action="store_true", help="search for the numbers, print them")
+    parser.add_argument("--only", nargs="+", help="tune the methods that begin so")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.tune:
+        return tune(options)
+    print(write_results("blind", test(options)))
+
+
+if __name__ == "__main__":
+    main()
