@@ -21,7 +21,8 @@ from .lpips import Lpips
 class Refined:
     """Copies of an INN, one for each measurement, that are fitted to it; called by samplers as one INN.
 
-    What becomes of an image does not depend on the images beside it.
+    What becomes of an image does not depend on the images beside it. While only codes learn, the copies are
+    one network for all, which is faster.
 
     Parameters
     ----------
@@ -34,40 +35,46 @@ class Refined:
     def __init__(self, inn, y, settings, code=None):
         self.settings = settings
         with torch.no_grad():
-            codes = inn.code_of(y, code)
-        self.codes = [None] * len(y) if codes is None else list(codes.clone()[:, None].unbind())
-        self.inns = [copy.deepcopy(inn).requires_grad_(settings.rate > 0) for _ in y]
-        self.optimisers = []
-        for one, code in zip(self.inns, self.codes):
-            parts = [{"params": [p for n, p in one.named_parameters() if not n.startswith("encoder")]}]
-            if code is not None and settings.code_rate:
-                parts.append({"params": [code.requires_grad_()], "lr": settings.code_rate})
-            self.optimisers.append(torch.optim.Adam(parts, settings.rate))
+            self.codes = inn.code_of(y, code)
+        n = len(y) if settings.rate else 1
+        self.inns = [copy.deepcopy(inn).requires_grad_(settings.rate > 0) for _ in range(n)]
+        parts = []
+        if settings.rate:
+            weights = [
+                p for one in self.inns for n, p in one.named_parameters() if not n.startswith("encoder")
+            ]
+            parts.append({"params": weights, "lr": settings.rate})
+        if settings.code_rate and self.codes is not None:
+            self.codes = self.codes.clone().requires_grad_()
+            parts.append({"params": [self.codes], "lr": settings.code_rate})
+        self.optimiser = torch.optim.Adam(parts) if parts else None
+
+    def _each(self, *tensors):
+        """(network, code, parts of the tensors) of each image, or of all at once where they share one."""
+        if len(self.inns) == 1:
+            yield self.inns[0], self.codes, *tensors
+            return
+        for i, inn in enumerate(self.inns):
+            part = slice(i, i + 1)
+            yield inn, None if self.codes is None else self.codes[part], *(t[part] for t in tensors)
 
     def f(self, x):
         """(c, d) of images, each by its own network."""
-        found = [inn(image[None], code) for inn, image, code in zip(self.inns, x, self.codes, strict=True)]
+        found = [inn(image, code) for inn, code, image in self._each(x)]
         return torch.cat([c for c, _ in found]), [torch.cat(level) for level in zip(*(d for _, d in found))]
 
     def inverse(self, c, d):
         """The images of coarse parts and details, each by its own network."""
-        found = [
-            inn.inverse(one[None], [level[i : i + 1] for level in d], code)
-            for i, (inn, one, code) in enumerate(zip(self.inns, c, self.codes, strict=True))
-        ]
-        return torch.cat(found)
+        return torch.cat([inn.inverse(one, d, code) for inn, code, one, *d in self._each(c, *d)])
 
     def fit(self, x, y):
         """`n_step` steps of Adam on mean (y - c(x))^2 for every image x (batch, channel, y, x)."""
-        if not self.settings.rate and not self.settings.code_rate:
-            return
-        with torch.enable_grad():
-            for inn, optimiser, code, *pair in zip(self.inns, self.optimisers, self.codes, x, y):
-                image, measured = (a[None].detach() for a in pair)
-                for _ in range(self.settings.n_step):
-                    optimiser.zero_grad()
-                    (inn(image, code)[0] - measured).square().mean().backward()
-                    optimiser.step()
+        for _ in range(self.settings.n_step if self.optimiser else 0):
+            with torch.enable_grad():
+                self.optimiser.zero_grad()
+                loss = (self.f(x.detach())[0] - y).square().mean((1, 2, 3)).sum()
+                loss.backward()
+                self.optimiser.step()
 
 
 def refine(inn, x, y):
