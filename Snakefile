@@ -111,6 +111,7 @@ if CONFIG.xray:
 if CONFIG.restoration:
 
     include: "workflow/rules/restoration.smk"
+    include: "workflow/rules/restoration_chain.smk"
     include: "workflow/rules/restoration_figures.smk"
 
 

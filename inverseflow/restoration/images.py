@@ -56,10 +56,12 @@ def chosen_files(images, names=(), key="data"):
 
 
 def files_of(path):
-    """Files of an image, a Zarr store, a folder of images, or a file of kernels. Raises ImageError."""
+    """Files of an image, a Zarr store, a folder of images or pairs, a file of kernels. Raises ImageError."""
     path = Path(os.path.expandvars(str(path)))
     if path.suffix.lower() in KERNELS and path.is_file():
         return [path]
+    if (path / "sharp").is_dir() and (path / "degraded").is_dir():
+        return [file for part in ("sharp", "degraded") for file in image_files(str(path / part), "pairs")]
     marks = {"zarr.json", ".zarray", ".zgroup"}
     if path.is_dir() and not marks & {file.name for file in path.iterdir()}:
         return image_files(str(path), "path")

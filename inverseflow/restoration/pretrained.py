@@ -1,4 +1,4 @@
-"""The denoisers that come with the package: resources/weights/<form>_<gray or colour>.safetensors."""
+"""Networks of resources/weights: denoisers, <form>_<gray or colour>.safetensors, and a diffusion prior."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,8 @@ from inverseflow.core.stores import replacing
 from inverseflow.core.weights import SHIPPED, WeightsError, card_path, read_card, shipped
 
 from .denoisers import FORMS
+
+PRIOR = "photographs32"
 
 
 def pretrained():
@@ -22,6 +24,21 @@ def copy_pretrained(form, n_channel, output):
             f"train.weights: pretrained: no {form} of {n_channel} channels comes with the package, "
             f"expected one of {', '.join(pretrained())}; set train.weights: train"
         )
+    return _copied(path, output)
+
+
+def copy_prior(output):
+    """Copy weights and card of the diffusion prior to `output`; returns the card. WeightsError when none."""
+    path = shipped(PRIOR)
+    if path is None:
+        raise WeightsError(
+            f"diffusion.prior.weights: pretrained: no {PRIOR} comes with the package; set "
+            "diffusion.prior.weights: train"
+        )
+    return _copied(path, output)
+
+
+def _copied(path, output):
     for source, target in ((path, Path(output)), (card_path(path), card_path(output))):
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)

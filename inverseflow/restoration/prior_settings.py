@@ -4,7 +4,7 @@ from typing import Literal
 
 from inverseflow.core.settings import Settings, setting
 
-from .settings import DataSettings
+from .train_settings import DataSettings
 
 
 class PriorSettings(DataSettings):

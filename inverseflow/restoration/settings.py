@@ -6,109 +6,20 @@ from pydantic import BeforeValidator, model_validator
 
 from inverseflow.core.settings import ByName, Name, Settings, setting
 
+from .chain_settings import (
+    LINEAR,
+    ChainSettings,
+    DiffusionSettings,
+    StepSettings,
+    check_methods,
+    factor_of_steps,
+)
 from .pnp_settings import PnpSettings
+from .train_settings import DataSettings, TrainSettings
 
-Task = Literal["denoise", "deblur", "super_resolve", "inpaint"]
-Form = Literal["unet", "dncnn", "ffdnet", "winnet"]
+Task = Literal["denoise", "deblur", "super_resolve", "inpaint", "chain"]
 PLAIN = ("input", "wiener", "tv")
 """Methods of every task but inpaint, which has no wiener."""
-
-
-class DataSettings(Settings):
-    """The images that a denoiser learns from, cut into squares."""
-
-    images: str = setting(
-        "shipped",
-        "shipped: photographs of installed packages; else a folder of PNG, TIFF or JPEG; its name may "
-        "hold ${VARIABLES}",
-    )
-    leave_out: tuple[str, ...] = setting(
-        (), "images, without their endings, that are neither learned from nor held out: those to be judged by"
-    )
-    colour: bool = setting(False, "red, green and blue; otherwise grey, to which colour images are turned")
-    n_held_out: int = setting(20, "images kept for the curves, at most a fifth of all", ge=1)
-    scales: tuple[float, ...] = setting(
-        (1, 0.9, 0.8, 0.7), "sizes, as a share of their own, at which images are taken", min_length=1
-    )
-    square: int = setting(96, "side of the stored squares; smaller images are left out", "pixels", ge=16)
-    most_squares: int = setting(100_000, "squares at most; more are thinned at random", ge=1)
-    seed: int = setting(0, "seed of the choice of held-out images and of thinning", ge=0)
-
-    @model_validator(mode="after")
-    def ranges(self):
-        if not all(0 < s <= 1 for s in self.scales):
-            raise ValueError(f"scales: expected numbers above 0 and at most 1, got {list(self.scales)}")
-        return self
-
-
-class TrainSettings(Settings):
-    """A denoiser that learns to take white Gaussian noise from clean images."""
-
-    weights: Literal["pretrained", "train"] = setting(
-        "pretrained", "pretrained: the weights that come with the package; train: own ones"
-    )
-    form: Form = setting("unet", "network")
-    width: tuple[int, ...] | None = setting(
-        None, "channels: of each level of unet, one number for the others; the form's own when left out"
-    )
-    depth: tuple[int, ...] | None = setting(
-        None,
-        "residual blocks of each level of unet or in each lifting net of winnet, else convolutions; as width",
-    )
-    n_level: int = setting(1, "lifting levels of winnet", ge=1, le=3)
-    split: Literal["dct", "haar", "lazy"] = setting(
-        "dct",
-        "split of winnet into coarse and details: 16 or 4 undecimated channels, or lazy: every other pixel",
-    )
-    orthogonality: float = setting(
-        0.2,
-        "winnet: weight of how far its synthesis is from undoing its analysis; as 10 in the paper's loss",
-        ge=0,
-    )
-    spectral: float = setting(
-        0.002,
-        "winnet: weight of the norms of its lifting nets, in one step of ten; as 0.1 in the paper",
-        ge=0,
-    )
-    sigma_255: tuple[float, float] = setting(
-        (0, 55), "lowest and highest noise level, drawn evenly for each square, on the scale 0..255"
-    )
-    n_step: int = setting(2000, "steps; a finished training goes on when this is raised", ge=1)
-    settle: float = setting(
-        0.3, "share of the steps, at the end, over which the learning rate falls to nothing", gt=0, le=1
-    )
-    batch: int = setting(32, "squares of a step", ge=1)
-    parts: int = setting(
-        2,
-        "parts of a batch that are computed at the same time: cores of use; they change the last bits",
-        ge=1,
-    )
-    crop: int = setting(64, "side of the cuts from the squares", "pixels", ge=16)
-    optimiser: Literal["muon", "adamw"] = setting(
-        "muon", "muon: steps whose directions weigh the same, for all layers but the first and last; adamw"
-    )
-    learning_rate: float | None = setting(
-        None, "at its peak; 0.006 for muon and 0.002 for adamw when left out", gt=0, le=1
-    )
-    gradient_limit: float = setting(0.05, "largest norm of the gradient", gt=0)
-    average: float = setting(0.999, "decay of the averaged weights", gt=0, lt=1)
-    precision: Literal["auto", "bfloat16", "float32"] = setting(
-        "auto", "numbers of the convolutions; auto: bfloat16 on GPUs and on processors with AMX"
-    )
-    validate_every: int = setting(2000, "steps between looks at held-out images", ge=1)
-    checkpoint_every: int = setting(1000, "steps between checkpoints", ge=1)
-    seed: int = setting(0, "seed of weights, cuts and noise", ge=0)
-
-    @model_validator(mode="after")
-    def ranges(self):
-        low, high = self.sigma_255
-        if not 0 <= low <= high <= 255:
-            raise ValueError(f"sigma_255: expected lowest and highest in 0..255, got {low:g} and {high:g}")
-        if self.batch % self.parts:
-            raise ValueError(
-                f"batch: expected a multiple of parts ({self.parts}), got {self.batch}; change either"
-            )
-        return self
 
 
 class SimulateSettings(Settings):
@@ -121,13 +32,17 @@ class SimulateSettings(Settings):
     )
     names: tuple[str, ...] = setting((), "images of the set, without their endings; empty: all")
     size_px: int = setting(
-        192, "side of the middle that is taken of every image", "pixels", ge=32, multiple_of=4
+        192, "side of the middle that is taken of every image (not chain)", "pixels", ge=32, multiple_of=4
     )
     colour: bool = setting(False, "red, green and blue; otherwise grey")
     sigma_255: float = setting(25, "standard deviation of the noise, on the scale 0..255", ge=0, le=255)
     kernel: str = setting("motion", "blur (deblur, super_resolve): motion, gaussian, or a file with a kernel")
     kernel_px: int = setting(15, "side of a made kernel, odd", "pixels", ge=3, le=99)
     kernel_sigma_px: float = setting(1.6, "standard deviation of a gaussian kernel", "pixels", gt=0)
+    n_square: int = setting(4, "squares of the prior's size that are taken of every image (chain)", ge=1)
+    scale: float = setting(
+        0.25, "size, as a share of its own, at which an image is cut into squares (chain)", gt=0, le=1
+    )
     lost: float = setting(0.5, "share of the pixels that are lost (inpaint)", gt=0, lt=1)
     seed: int = setting(0, "seed of noise, motion and lost pixels", ge=0)
 
@@ -162,8 +77,68 @@ class SampleSettings(Settings):
     kernel_px: int = setting(21, "side of an estimated kernel, odd", "pixels", ge=3, le=99)
     target: str | None = setting(None, "sharp picture of the target, on the grid of `kernel`")
     mask: str | None = setting(None, "image above 0 where a pixel was kept, same size (inpaint)")
-    factor: int = setting(4, "how many times larger each side becomes (super_resolve)", ge=2, le=8)
+    factor: int = setting(
+        4, "how many times larger each side becomes (super_resolve, 2 to 8; chain with `pairs`)", ge=1, le=16
+    )
+    degradation: tuple[StepSettings, ...] | None = setting(
+        None,
+        "what was done to the images (chain), a list of steps such as {average: 4}: average, of blocks of so "
+        "many pixels squared; blur, Gaussian of so many pixels; gamma; saturate, by a gain; quantise, to "
+        "bits; jpeg, of a quality",
+        min_length=1,
+    )
+    linear: tuple[StepSettings, ...] | None = setting(
+        None,
+        "steps average and blur that ilvr, ddrm and dps take for the degradation; those of `degradation` "
+        "when left out (chain)",
+    )
+    pairs: str | None = setting(
+        None,
+        "of an unknown degradation: folder with clean images in `sharp` and what became of them in "
+        "`degraded`, under the same names (chain)",
+    )
     simulate: SimulateSettings | None = setting(None, "make this sample instead of reading it")
+
+    @model_validator(mode="after")
+    def chained(self):
+        if self.task != "chain":
+            given = [n for n in ("degradation", "linear", "pairs") if getattr(self, n) is not None]
+            if given:
+                raise ValueError(
+                    f"{given[0]}: expected nothing for task {self.task}; it belongs to task chain"
+                )
+            return self
+        if (self.degradation is None) == (self.pairs is None):
+            got = "both" if self.pairs is not None else "neither"
+            raise ValueError(
+                f"expected either degradation (known) or pairs (unknown), got {got}; keep one of them"
+            )
+        if self.simulate is not None and self.pairs is not None:
+            raise ValueError("pairs: expected nothing beside simulate; give the degradation that it applies")
+        if self.simulate is None and self.sigma_255 is None:
+            raise ValueError(
+                "sigma_255: missing; the noise of a chain cannot be estimated, give its standard deviation"
+            )
+        if wrong := [s.name for s in self.linear or () if s.name not in LINEAR]:
+            raise ValueError(f"linear: expected steps {' and '.join(LINEAR)}, got {wrong[0]}; leave it out")
+        if self.linear is not None and factor_of_steps(self.linear) != self.chain_factor:
+            raise ValueError(
+                f"linear: expected images {self.chain_factor} times smaller, as the degradation makes them, "
+                f"got {factor_of_steps(self.linear)} times"
+            )
+        return self
+
+    @property
+    def chain_factor(self):
+        """How many times smaller a chain makes the sides of an image."""
+        return self.factor if self.degradation is None else factor_of_steps(self.degradation)
+
+    @property
+    def linear_part(self):
+        """The linear steps that stand for a chain; None of an unknown one."""
+        if self.linear is not None or self.degradation is None:
+            return self.linear
+        return tuple(step for step in self.degradation if step.name in LINEAR)
 
     @model_validator(mode="after")
     def complete(self):
@@ -172,6 +147,8 @@ class SampleSettings(Settings):
             raise ValueError(f"expected either path (measured data) or simulate, got {got}; keep one of them")
         if self.kernel_px % 2 == 0:
             raise ValueError(f"kernel_px: expected an odd number, got {self.kernel_px}")
+        if self.task == "super_resolve" and not 2 <= self.factor <= 8:
+            raise ValueError(f"factor: expected 2 to 8 for super_resolve, got {self.factor}")
         if self.task == "super_resolve" and self.kernel_from != "file":
             raise ValueError(
                 f"kernel_from: expected file for super_resolve, got {self.kernel_from}: small pixels of the "
@@ -325,6 +302,7 @@ class InferSettings(Settings):
     deblur: DeblurSettings = setting(DeblurSettings, "blur")
     super_resolve: SuperResolveSettings = setting(SuperResolveSettings, "too few pixels")
     inpaint: InpaintSettings = setting(InpaintSettings, "lost pixels")
+    chain: ChainSettings = setting(ChainSettings, "chains of degradations")
 
     @model_validator(mode="after")
     def each_once(self):
@@ -357,12 +335,21 @@ class FiguresSettings(Settings):
 
 
 class RestorationSettings(Settings):
-    """Restoration: noise, blur, missing pixels taken out of images."""
+    """Restoration: noise, blur, missing pixels, chains of degradations taken out of images."""
 
     samples: ByName[SampleSettings] = setting(..., "images or sets of images by name", min_length=1)
     calibrate: CalibrateSettings = setting(CalibrateSettings, "noise level and kernel")
     data: DataSettings = setting(DataSettings, "images that denoisers learn from")
     train: TrainSettings = setting(TrainSettings, "denoiser, also that of plug-and-play")
+    diffusion: DiffusionSettings = setting(DiffusionSettings, "prior of samplers, for task chain")
     infer: InferSettings = setting(InferSettings, "restoration")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "figures of merit")
     figures: FiguresSettings = setting(FiguresSettings, "pictures")
+
+    @model_validator(mode="after")
+    def chains(self):
+        """Methods of chains have what they need."""
+        for name, sample in self.samples.items():
+            if sample.task == "chain":
+                check_methods(f"samples.{name}", sample, self.infer.chain.methods, self.diffusion.inn.n_level)
+        return self

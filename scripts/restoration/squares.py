@@ -1,7 +1,7 @@
 from inverseflow.core.job import job
 from inverseflow.core.stores import write_anchor
 from inverseflow.restoration.patches import make_squares
-from inverseflow.restoration.settings import DataSettings
+from inverseflow.restoration.train_settings import DataSettings
 
 with job(snakemake) as run:
     settings = DataSettings(**run.params.settings)

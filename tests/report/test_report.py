@@ -65,6 +65,8 @@ SHOWN += [("X-ray separation", sample, XRAY) for sample in ("panel", "canvas")]
 SHOWN += [("X-ray separation", "dictionary pretrained", ("atoms of radiograph",))]
 SHOWN += [("Restoration", s, ("noise and blur", "restored by all methods")) for s in ("shaken", "snapshot")]
 SHOWN += [("Restoration", "denoiser, trained", ("training",))]
+SHOWN += [("Restoration", "faded", ("network of the degradation", "restored by all methods"))]
+SHOWN += [("Restoration", "diffusion prior, trained", ("training",))]
 
 
 def test_every_figure_of_every_sample_shows(page, report):
@@ -113,11 +115,11 @@ def test_summary_page_of_the_run(browser, finished):
     browser.open(finished / "results/summary.html")
     browser.wait("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
     # three scans with six pictures, two movies with four, two radiographs with four, microscope,
-    # dictionary, five of restoration
-    assert browser.evaluate("document.images.length") == 41
+    # dictionary, five of restoration and three of its chain
+    assert browser.evaluate("document.images.length") == 44
     samples = browser.evaluate("[...document.querySelectorAll('h3')].map(h => h.innerText)")
     separated = ["canvas", "dictionary pretrained", "panel"]
-    restored = ["denoiser, trained", "shaken", "snapshot"]
+    restored = ["denoiser, trained", "diffusion prior, trained", "faded", "shaken", "snapshot"]
     assert sorted(samples) == sorted(
         [*separated, *restored, "file", "film", "folder", "made", "microscope small", "scene"]
     )

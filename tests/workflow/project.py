@@ -64,6 +64,22 @@ RESTORATION = {
             "simulate": {"names": ["camera"], "size_px": 48, "sigma_255": 2.55, "kernel_px": 9},
         },
         "snapshot": {"task": "denoise", "path": "raw/snapshot.tif"},
+        "faded": {
+            "task": "chain",
+            "degradation": [{"average": 2}, {"gamma": 0.5}],
+            "simulate": {"names": ["chelsea"], "sigma_255": 5, "n_square": 2},
+        },
+    },
+    "diffusion": {
+        "data": {
+            **{"colour": False, "square": 16, "scales": [0.25], "most_squares": 100},
+            "leave_out": ["chelsea"],
+        },
+        "prior": {
+            **{"weights": "train", "width": [16], "n_block": [1], "n_head": 0, "n_step": 8, "batch": 4},
+            "validate_every": 4,
+        },
+        "inn": {"width": [4], "lifting_steps": 1, "n_step": 6, "batch": 4, "validate_every": 3},
     },
     "data": {"square": 32, "scales": [0.25], "most_squares": 100},
     "train": {
@@ -74,6 +90,10 @@ RESTORATION = {
         "tv_iter": 40,
         "denoise": {"methods": ["input", "trained"]},
         "deblur": {"methods": ["input", "tv"]},
+        "chain": {
+            **{"methods": ["input", "dps", "indigo"], "n_sample": 2},
+            **{"dps": {"n_eval": 4}, "indigo": {"n_eval": 4}},
+        },
     },
 }
 

@@ -255,6 +255,109 @@ def test_wrong_restoration_settings_name_the_key_and_the_way_out(config, message
         validate(config, Config)
 
 
+def chained(sample=None, methods=("input",), **blocks):
+    """A configuration with a sample of task chain, changed by the arguments; None drops a key."""
+    made = {
+        **{"task": "chain", "degradation": [{"average": 4}]},
+        "simulate": {"names": ["chelsea"], "sigma_255": 2},
+    } | (sample or {})
+    made = {name: value for name, value in made.items() if value is not None}
+    diffusion = {"prior": {"weights": "train"}, "data": {"leave_out": ["chelsea"]}}
+    infer = {"chain": {"methods": list(methods)}}
+    return {"restoration": {"samples": {"a": made}, "diffusion": diffusion, "infer": infer} | blocks}
+
+
+MEASURED = {"simulate": None, "path": "a.png", "sigma_255": 2}
+UNKNOWN = MEASURED | {"degradation": None, "pairs": "a"}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (
+            chained({"degradation": None}),
+            ".samples.a: expected either degradation .* or pairs .*, got neither",
+        ),
+        (
+            chained({"pairs": "a"}),
+            ".samples.a: expected either degradation .* or pairs .*, got both; keep one",
+        ),
+        (
+            chained({"degradation": [{"average": 2, "gamma": 1}]}),
+            ".samples.a.degradation.0: expected one of average, .* in a step, got average, gamma; write one",
+        ),
+        (chained({"degradation": [{"averge": 2}]}), ".samples.a.degradation.0: unknown key 'averge'"),
+        (chained({"degradation": [{"jpeg": 99}]}), ".samples.a.degradation.0.jpeg: expected .* at most 95"),
+        (chained(UNKNOWN | {"simulate": {}, "path": None}), ".samples.a: pairs: expected nothing beside sim"),
+        (chained(MEASURED | {"sigma_255": None}), ".samples.a: sigma_255: missing; the noise of a chain"),
+        (chained({"linear": [{"gamma": 0.5}]}), ".samples.a: linear: expected steps average and blur, got g"),
+        (
+            chained({"linear": [{"average": 2}]}),
+            ".samples.a: linear: expected images 4 times smaller, .* got 2 times",
+        ),
+        (
+            chained({"task": "denoise"}),
+            ".samples.a: degradation: expected nothing for task denoise; it belongs to task chain",
+        ),
+        (
+            chained(UNKNOWN, ["ddrm"]),
+            r": samples.a.linear: missing; ddrm needs steps .* such as \[{average: 4}\]; or leave it out",
+        ),
+        (
+            chained({"degradation": [{"jpeg": 10}]}, ["dps_true"]),
+            ": infer.chain.methods: dps_true needs the gradient .* samples.a has jpeg, which has no gradient",
+        ),
+        (
+            chained({"degradation": [{"average": 3}]}, ["indigo"]),
+            ": samples.a: indigo and indigo_plus need images 1, 2, 4, 8 or 16 times smaller, got 3 times",
+        ),
+        (
+            chained(methods=["indigo"], diffusion={"inn": {"n_level": 1}}),
+            ": diffusion.inn.n_level: expected 2 for samples.a, whose images are 4 times smaller, got 1",
+        ),
+        (chained(methods=["indgo"]), ".infer.chain.methods.0: expected one of input, ilvr, .* got 'indgo'"),
+        (
+            restoration(MADE | {"task": "super_resolve", "factor": 9, "simulate": {}}),
+            ".samples.a: factor: expected 2 to 8 for super_resolve, got 9",
+        ),
+    ],
+)
+def test_wrong_chains_name_the_key_and_the_way_out(config, message):
+    with pytest.raises(ConfigError, match="config restoration" + message):
+        validate(config, Config)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (
+            chained({"degradation": [{"average": 3}]}),
+            ".samples.a: expected images 32 / n pixels across, .* makes them 3 times smaller",
+        ),
+        (
+            chained({"simulate": {"names": ["camera"]}}),
+            ".samples.a.simulate.names: expected images that nothing learns from, got camera; leave them out",
+        ),
+        (chained(UNKNOWN), ".samples.a.pairs: .*no image in a/sharp; expected files ending in"),
+        (
+            chained(
+                methods=["dps"], diffusion={"data": {"images": "nowhere"}, "prior": {"weights": "train"}}
+            ),
+            ": diffusion.data.images: no folder nowhere",
+        ),
+    ],
+)
+def test_wrong_chains_stop_before_any_job(project, config, message):
+    (project / "resources").symlink_to(ROOT / "resources")
+    (project / "a.png").write_bytes(b"x")
+    for part in ("sharp", "degraded"):
+        (project / "a" / part).mkdir(parents=True)
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    text = project.snakemake(ok=False)
+    assert re.search("config restoration" + message, " ".join(text.split())), text
+    assert not (project / "results").exists() and not (project / "logs").exists()
+
+
 def test_the_oracle_sees_simulated_paintings_only(project):
     samples = {"known": {"simulate": {}}, "real": {"path": "a.tif", "rgb": "a.png"}}
     for name in ("a.tif", "a.png"):

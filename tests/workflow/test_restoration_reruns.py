@@ -1,5 +1,7 @@
 """What reruns of the restoration chain, and what does not, in real runs of snakemake on tiny images."""
 
+import csv
+import json
 import os
 import shutil
 
@@ -31,8 +33,9 @@ def test_every_store_fits_its_anchor(finished):
     pairs = [(p, p.with_suffix(end)) for p in folder.rglob("*.json") for end in (".zarr", ".safetensors")]
     pairs += [(p, p.with_name("calibrated.zarr")) for p in folder.rglob("calibration.json")]
     pairs = [(anchor, store) for anchor, store in pairs if store.exists()]
-    # simulated images, squares, the network, and of two samples calibrated images and two restorations
-    assert len(pairs) == 9
+    # simulated images, squares, the network, and of two samples calibrated images and two restorations; of
+    # the chain simulated and gathered images, squares, prior, network of the degradation, three restorations
+    assert len(pairs) == 17
     for anchor, store in pairs:
         read_anchor(anchor, store)
         assert str(finished.dir) not in anchor.read_text()
@@ -105,6 +108,71 @@ def test_an_edit_of_the_networks_leaves_methods_without_alone(run):
         ("restoration_train", "network=trained")
     }
     assert inferred(jobs) == {"sample=snapshot, method=trained"}  # after the network
+
+
+def of_chain(methods):
+    return {f"sample=faded, method={m}" for m in methods}
+
+
+def test_a_chain_has_samples_their_spread_and_trainings(finished):
+    folder = finished / "results/restoration"
+    store = zarr.open_group(folder / "faded/indigo/restored.zarr", mode="r")
+    names = sorted(store["restored"])
+    assert len(names) == 2 and sorted(store["mean"]) == sorted(store["deviation"]) == names
+    assert store[f"restored/{names[0]}"].shape == (1, 16, 16)
+    assert store[f"deviation/{names[0]}"][:].mean() > 0
+    with open(folder / "metrics.csv") as file:
+        rows = [r for r in csv.DictReader(file) if r["sample"] == "faded" and r["method"] == "indigo"]
+    values = {row["metric"]: float(row["value"]) for row in rows}
+    assert {"psnr", "psnr_mean", "ssim", "deviation", "error_over_deviation"} <= set(values)
+    assert values["n_eval"] == 8
+    assert json.loads((folder / "faded/inn.json").read_text())["network"]["n_level"] == 1
+
+
+def test_an_edit_of_a_sampler_reruns_it_alone(run):
+    run.edit("inverseflow/restoration/dps.py", "x = walk.first(y)", "x = 1 * walk.first(y)")
+    assert run.changed() == {"restoration_infer"}
+    assert inferred(run.jobs()) == of_chain(["dps"])
+    assert run.rules() == {"restoration_infer"} | AFTER_INFER
+
+
+def test_numbers_of_a_sampler_rerun_it_alone(run):
+    infer = run.config()["restoration"]["infer"]
+    run.configure("restoration", infer=infer | {"chain": infer["chain"] | {"indigo": {"n_eval": 5}}})
+    assert inferred(run.jobs()) == of_chain(["indigo"])
+
+
+def test_a_further_sampler_reruns_no_other(run):
+    infer = run.config()["restoration"]["infer"]
+    methods = [*infer["chain"]["methods"], "ddrm"]
+    run.configure("restoration", infer=infer | {"chain": infer["chain"] | {"methods": methods}})
+    assert inferred(run.jobs()) == of_chain(["ddrm"])
+    assert "restoration_prior" not in run.rules()
+
+
+def test_a_changed_degradation_reruns_its_sample_from_the_start_and_no_prior(run):
+    samples = run.config()["restoration"]["samples"]
+    samples["faded"]["degradation"] = [{"average": 2}, {"gamma": 0.4}]
+    run.configure("restoration", samples=samples)
+    jobs = run.jobs()
+    rules = {rule for rule, _ in jobs}
+    assert {"restoration_simulate", "restoration_calibrate", "restoration_inn"} <= rules
+    assert inferred(jobs) == of_chain(["input", "dps", "indigo"])
+    assert run.samples() == {"faded"} and not {"restoration_prior", "restoration_prior_squares"} & rules
+
+
+def test_another_training_of_the_degradation_reruns_what_is_led_by_it(run):
+    block = run.config()["restoration"]["diffusion"]
+    run.configure("restoration", diffusion=block | {"inn": block["inn"] | {"n_step": 7}})
+    assert run.changed() == {"restoration_inn"}
+    assert inferred(run.jobs()) == of_chain(["indigo"])
+
+
+def test_another_prior_reruns_all_that_sample(run):
+    block = run.config()["restoration"]["diffusion"]
+    run.configure("restoration", diffusion=block | {"prior": block["prior"] | {"seed": 3}})
+    assert run.changed() == {"restoration_prior"}
+    assert inferred(run.jobs()) == of_chain(["dps", "indigo"])
 
 
 def test_an_image_that_is_touched_or_changed(run):

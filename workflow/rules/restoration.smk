@@ -17,7 +17,13 @@ rule restoration_simulate:
         mem_mb=memory(1500),
         runtime=30,
     params:
-        code=code("restoration/simulate.py"),
+        script=lambda wildcards: (
+            "simulate_chain" if is_chain(wildcards.sample) else "simulate"
+        ),
+        code=lambda wildcards: code(
+            f"restoration/simulate{'_chain' if is_chain(wildcards.sample) else ''}.py"
+        ),
+        chain=chain_to_simulate,
         settings=lambda wildcards: RESTORED[wildcards.sample].simulate.model_dump(
             mode="json"
         ),
@@ -25,7 +31,7 @@ rule restoration_simulate:
         factor=factor_of,
         state=degraded_from,
     script:
-        "../../scripts/restoration/simulate.py"
+        "../../scripts/restoration/{params.script}.py"
 
 
 rule restoration_fingerprint:
@@ -70,13 +76,21 @@ rule restoration_calibrate:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        code=code("restoration/calibrate.py"),
+        script=lambda wildcards: "gather" if is_chain(wildcards.sample) else "calibrate",
+        code=lambda wildcards: code(
+            f"restoration/{'gather' if is_chain(wildcards.sample) else 'calibrate'}.py"
+        ),
+        chain=chain_to_gather,
         path=lambda wildcards: IMAGES_RAW.path(wildcards.sample),
-        sample=lambda wildcards: RESTORED[wildcards.sample].model_dump(mode="json"),
+        sample=lambda wildcards: (
+            None
+            if is_chain(wildcards.sample)
+            else RESTORED[wildcards.sample].model_dump(mode="json")
+        ),
         nenet=resource("weights/nenet.safetensors"),
         settings=stage("restoration", "calibrate"),
     script:
-        "../../scripts/restoration/calibrate.py"
+        "../../scripts/restoration/{params.script}.py"
 
 
 rule restoration_squares:
@@ -138,6 +152,10 @@ rule restoration_infer:
         images_anchor="results/restoration/{sample}/calibration.json",
         network=ancient(network_of_method("safetensors")),
         card=network_of_method("json"),
+        prior=ancient(prior_of_method("safetensors")),
+        prior_card=prior_of_method("json"),
+        inn=ancient(inn_of_method("safetensors")),
+        inn_card=inn_of_method("json"),
     output:
         store=directory("results/restoration/{sample}/{method}/restored.zarr"),
         anchor="results/restoration/{sample}/{method}/restored.json",

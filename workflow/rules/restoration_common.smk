@@ -8,7 +8,7 @@ IMAGES_RAW = Raw(
     "restoration",
     made="images",
     files=lambda path, sample: files_of(path),
-    roles=("path", "kernel", "target", "mask"),
+    roles=("path", "kernel", "target", "mask", "pairs"),
 )
 # Denoiser of plug-and-play: the one of the package, or the one that this run trains.
 DENOISER = {"pretrained": "pretrained", "train": "trained"}[RESTORATION.train.weights]
@@ -23,6 +23,11 @@ def factor_of(wildcards):
     """How many times larger each side becomes."""
     sample = RESTORED[wildcards.sample]
     return sample.factor if sample.task == "super_resolve" else 1
+
+
+def is_chain(sample):
+    """Whether a sample is undone by samples from a diffusion prior."""
+    return RESTORED[sample].task == "chain"
 
 
 def task_settings(sample):
@@ -142,6 +147,8 @@ def network_of_method(ending):
 
 def restore_script(sample, method):
     """The script of a method, each with its own solver: an edit of one reruns no other."""
+    if is_chain(sample):
+        return f"sample_{'dps' if method == 'dps_true' else method}"
     if method in ("pretrained", "trained"):
         return "infer_network"
     return f"infer_{method if method in ('input', 'wiener', 'tv') else 'pnp'}"
@@ -150,6 +157,8 @@ def restore_script(sample, method):
 def restore_settings(wildcards):
     """What a method depends on. A new method, or a setting of another, reruns no other."""
     infer, method = RESTORATION.infer, wildcards.method
+    if is_chain(wildcards.sample):
+        return sample_settings(wildcards.sample, method)
     block = task_settings(wildcards.sample)
     shared = {"tile": infer.tile, "floor_sigma_255": infer.floor_sigma_255}
     own = {
@@ -184,26 +193,36 @@ def iterating(sample):
     ]
 
 
+include: "restoration_chain_common.smk"
+
+
 _images = "results/restoration"
 TARGETS["fingerprints"] += [f"{_images}/{s}/fingerprint.json" for s in RESTORED]
 TARGETS["calibrations"] += [
     f"{_images}/{s}/{name}"
     for s in RESTORED
-    for name in ("calibration.json", "calibration.png")
+    for name in ("calibration.json", *([] if is_chain(s) else ["calibration.png"]))
 ]
 TARGETS["models"] += [f"{_images}/network/{name}.json" for name in sorted(_needed)]
+TARGETS["models"] += [f"{_images}/prior/{name}.json" for name in PRIORS]
+TARGETS["models"] += [f"{_images}/{s}/inn.json" for s in INN_LED]
 TARGETS["reconstructions"] += restorations("restored.json")
 TARGETS["all"] += restorations("tiff") + [f"{_images}/metrics.csv"]
 PAGES["restoration"] = {
     "title": "Restoration",
-    "text": "Noise, blur and missing pixels taken out of images, by learned denoisers and by plug-and-play solvers.",
+    "text": "Noise, blur and missing pixels taken out of images, by learned denoisers and by plug-and-play solvers; chains of degradations, undone by samples from a diffusion prior.",
     "metrics": f"{_images}/metrics.csv",
     "samples": {
         sample: {
             "pictures": {
                 "restored by all methods": f"{_images}/{sample}/pictures.png",
-                "noise and blur": f"{_images}/{sample}/calibration.png",
             }
+            | ({"training": f"{_images}/{sample}/inn.png"} if sample in INN_LED else {})
+            | (
+                {}
+                if is_chain(sample)
+                else {"noise and blur": f"{_images}/{sample}/calibration.png"}
+            )
             | (
                 {"convergence": f"{_images}/{sample}/convergence.png"}
                 if iterating(sample)
@@ -225,11 +244,21 @@ PAGES["restoration"] = {
             "anchors": {"network": f"{_images}/network/{name}.json"},
         }
         for name in sorted(_needed)
+    }
+    | {
+        f"diffusion prior, {name}": {
+            "pictures": {"training": f"{_images}/prior/{name}.png"},
+            "tables": {},
+            "anchors": {"prior": f"{_images}/prior/{name}.json"},
+        }
+        for name in PRIORS
     },
     "stages": (
         "calibrate",
         *(["squares"] if "trained" in _needed else []),
         *(f"train_{name}" for name in sorted(_needed)),
+        *(f"prior_{name}" for name in PRIORS),
+        *(["train_inn"] if INN_LED else []),
         *sorted(
             {
                 restore_script(sample, method)

@@ -68,6 +68,8 @@ rule restoration_figures:
         anchors=lambda wildcards: list(
             of_restorations("restored.json", wildcards.sample).values()
         ),
+        images=ancient("results/restoration/{sample}/calibrated.zarr"),
+        images_anchor="results/restoration/{sample}/calibration.json",
         truth=ancient(recorded_truth),
         truth_anchor=IMAGES_RAW.anchor,
     output:
@@ -86,13 +88,18 @@ rule restoration_figures:
         mem_mb=memory(1500),
         runtime=30,
     params:
-        code=code("restoration/figures.py"),
+        script=lambda wildcards: (
+            "chain_figures" if is_chain(wildcards.sample) else "figures"
+        ),
+        code=lambda wildcards: code(
+            f"restoration/{'chain_' if is_chain(wildcards.sample) else ''}figures.py"
+        ),
         methods=lambda wildcards: list(task_settings(wildcards.sample).methods),
         task=task_of,
         origin=IMAGES_RAW.origin,
         settings=stage("restoration", "figures"),
     script:
-        "../../scripts/restoration/figures.py"
+        "../../scripts/restoration/{params.script}.py"
 
 
 rule restoration_convergence_figure:
