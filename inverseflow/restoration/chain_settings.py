@@ -60,6 +60,31 @@ class ChainDdrmSettings(DdrmSettings):
     )
 
 
+# Lengths of the steps were tried on held-out squares of photographs, 32 x 32 pixels, with 50 evaluations.
+class ChainIlvrSettings(IlvrSettings):
+    """ILVR: low frequencies from the measurement."""
+
+    until: float = setting(0.1, "share of the steps, the last ones, that are free of it", ge=0, le=1)
+
+
+class ChainDpsSettings(DpsSettings):
+    """DPS, given the linear part: along the slope of the residual."""
+
+    scale: float = setting(2.0, "length of the step, of images on -1..1", ge=0)
+
+
+class ChainDpsTrueSettings(DpsSettings):
+    """DPS, told the whole degradation: along the slope of the residual."""
+
+    scale: float = setting(4.0, "length of the step, of images on -1..1", ge=0)
+
+
+class ChainIndigoSettings(IndigoSettings):
+    """INDigo: towards what an invertible network makes of the measurement."""
+
+    zeta: float = setting(0.1, "length of the step along the slope of the squared gap", ge=0)
+
+
 class ChainSettings(Settings):
     """A chain of degradations, undone by samples from the posterior of a diffusion prior."""
 
@@ -77,12 +102,11 @@ class ChainSettings(Settings):
         "auto", "numbers of the prior; auto: bfloat16 on GPUs and on processors with AMX"
     )
     seed: int = setting(0, "seed of the samples", ge=0)
-    ilvr: IlvrSettings = setting(lambda: IlvrSettings(until=0.1), "ILVR")
+    ilvr: ChainIlvrSettings = setting(ChainIlvrSettings, "ILVR")
     ddrm: ChainDdrmSettings = setting(ChainDdrmSettings, "DDRM")
-    dps: DpsSettings = setting(lambda: DpsSettings(scale=2), "DPS, given the linear part")
-    dps_true: DpsSettings = setting(lambda: DpsSettings(scale=4), "DPS, given the whole degradation")
-    # Lengths of the steps: tried on held-out squares of photographs, 32 x 32 pixels, 50 evaluations.
-    indigo: IndigoSettings = setting(lambda: IndigoSettings(zeta=0.1), "INDigo")
+    dps: ChainDpsSettings = setting(ChainDpsSettings, "DPS, given the linear part")
+    dps_true: ChainDpsTrueSettings = setting(ChainDpsTrueSettings, "DPS, given the whole degradation")
+    indigo: ChainIndigoSettings = setting(ChainIndigoSettings, "INDigo")
     indigo_plus: IndigoPlusSettings = setting(IndigoPlusSettings, "INDIGO+")
     blind: RefineSettings | None = setting(
         None, "INDIGO+ fits its network to each image on the way; nothing: it stays as trained"

@@ -327,6 +327,13 @@ def test_wrong_chains_name_the_key_and_the_way_out(config, message):
         validate(config, Config)
 
 
+def test_numbers_of_a_sampler_that_are_left_out_stay_as_tuned():
+    given = chained(infer={"chain": {"indigo": {"n_eval": 7}, "dps_true": {"n_eval": 7}}})
+    whole, some = (validate(c, Config).restoration.infer.chain for c in (chained(), given))
+    assert (some.indigo.n_eval, some.indigo.zeta) == (7, whole.indigo.zeta)
+    assert some.dps_true.scale == whole.dps_true.scale != some.dps.scale
+
+
 @pytest.mark.parametrize(
     "config, message",
     [
