@@ -193,11 +193,10 @@ def inn_of_method(ending):
 def sample_settings(sample, method):
     """What a sampler depends on. A new method, or a setting of another, reruns no other."""
     chain, floor = chain_of(sample), RESTORATION.infer.floor_sigma_255
-    known = chain["linear"] if chain["degradation"] is None else chain["degradation"]
     shared = {
         "method": method,
         "floor_sigma_255": floor,
-        "residual_of": known,
+        "residual_of": chain["degradation"],
         **SAMPLERS.model_dump(mode="json", include={"n_sample", "block", "seed"}),
     }
     if method == "input":
