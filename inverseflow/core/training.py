@@ -154,8 +154,8 @@ def save_checkpoint(path, key, step, state, curves=None):
         name: item.get_state() if isinstance(item, torch.Generator) else item.state_dict()
         for name, item in state.items()
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)  # into a file of a given name it would also write that name
 
 
 def load_checkpoint(path, key, state, curves=None):

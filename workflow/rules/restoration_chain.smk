@@ -94,7 +94,7 @@ rule restoration_prior_figure:
             caption="../report/restoration_prior.rst",
             category="Restoration",
             subcategory="diffusion prior, {network}",
-            labels={"stage": "2 train", "result": "training"},
+            labels={"stage": "2 train", "result": "training", "file": "{network}.png"},
         ),
     log:
         "logs/restoration/prior_figure/{network}.log",
@@ -122,7 +122,11 @@ rule restoration_inn_figure:
             caption="../report/restoration_inn.rst",
             category="Restoration",
             subcategory="{sample}",
-            labels={"stage": "2 train", "result": "network of the degradation"},
+            labels={
+                "stage": "2 train",
+                "result": "network of the degradation",
+                "file": "inn.png",
+            },
         ),
     log:
         "logs/restoration/inn_figure/{sample}.log",

@@ -1,4 +1,5 @@
-# Pictures of restoration; the report shows them.
+# Pictures of restoration; the report shows them. Of two pictures with two labels it would make a switch that
+# leads nowhere: the third label, the file, keeps it a table.
 
 
 rule restoration_calibration_figure:
@@ -14,7 +15,11 @@ rule restoration_calibration_figure:
             caption="../report/restoration_calibration.rst",
             category="Restoration",
             subcategory="{sample}",
-            labels={"stage": "1 calibrate", "result": "noise and blur"},
+            labels={
+                "stage": "1 calibrate",
+                "result": "noise and blur",
+                "file": "calibration.png",
+            },
         ),
     log:
         "logs/restoration/calibration_figure/{sample}.log",
@@ -43,7 +48,7 @@ rule restoration_network_figure:
             caption="../report/restoration_network.rst",
             category="Restoration",
             subcategory="denoiser, {network}",
-            labels={"stage": "2 train", "result": "training"},
+            labels={"stage": "2 train", "result": "training", "file": "{network}.png"},
         ),
     log:
         "logs/restoration/network_figure/{network}.log",
@@ -78,7 +83,11 @@ rule restoration_figures:
             caption="../report/restoration_pictures.rst",
             category="Restoration",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "restored by all methods"},
+            labels={
+                "stage": "3 infer",
+                "result": "restored by all methods",
+                "file": "pictures.png",
+            },
         ),
     log:
         "logs/restoration/figures/{sample}.log",
@@ -115,7 +124,11 @@ rule restoration_convergence_figure:
             caption="../report/restoration_convergence.rst",
             category="Restoration",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "convergence"},
+            labels={
+                "stage": "3 infer",
+                "result": "convergence",
+                "file": "convergence.png",
+            },
         ),
     log:
         "logs/restoration/convergence_figure/{sample}.log",
