@@ -49,7 +49,7 @@ RECIPES = {
         weights="train", n_step=12_000, settle=0.4, width=(96, 192), n_block=(2, 3)
     ),
     "photographs32": PriorTrainSettings(
-        weights="train", n_step=4000, width=(48, 80), n_block=(1, 2), n_head=0
+        weights="train", n_step=2000, width=(48, 80), n_block=(1, 2), n_head=0
     ),
 }
 
