@@ -51,7 +51,7 @@ class Snakemake:
 
     def finish(self):
         """Wait for the end, and give what was printed."""
-        code, text = self.process.wait(timeout=400), self.text.read_text()
+        code, text = self.process.wait(timeout=900), self.text.read_text()
         assert code == 0, text[-8000:]
         return text
 

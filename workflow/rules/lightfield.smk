@@ -178,7 +178,11 @@ rule lightfield_projections:
             caption="../report/lightfield_projections.rst",
             category="Light field",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "projections, {method}"},
+            labels={
+                "stage": "3 infer",
+                "result": "projections, {method}",
+                "file": "projections.png",
+            },
         ),
     log:
         "logs/lightfield/projections/{sample}_{method}.log",
@@ -295,7 +299,11 @@ rule lightfield_figures:
             caption="../report/lightfield_volumes.rst",
             category="Light field",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "volumes of all methods"},
+            labels={
+                "stage": "3 infer",
+                "result": "volumes of all methods",
+                "file": "volumes.png",
+            },
         ),
         traces=[
             report(
@@ -306,6 +314,7 @@ rule lightfield_figures:
                 labels={
                     "stage": "4 traces",
                     "result": f"neurons and traces, {method}",
+                    "file": "traces.png",
                 },
             )
             for method in LIGHTFIELD_METHODS
@@ -336,7 +345,11 @@ rule lightfield_calibration_figure:
             caption="../report/lightfield_calibration.rst",
             category="Light field",
             subcategory="{sample}",
-            labels={"stage": "1 calibrate", "result": "lenslets, pupil and trust"},
+            labels={
+                "stage": "1 calibrate",
+                "result": "lenslets, pupil and trust",
+                "file": "calibration.png",
+            },
         ),
     log:
         "logs/lightfield/calibration_figure/{sample}.log",
@@ -363,7 +376,11 @@ rule lightfield_psf_figure:
             caption="../report/lightfield_psf.rst",
             category="Light field",
             subcategory="microscope {microscope}",
-            labels={"stage": "1 calibrate", "result": "point spread function"},
+            labels={
+                "stage": "1 calibrate",
+                "result": "point spread function",
+                "file": "{microscope}.png",
+            },
         ),
         table="results/lightfield/psf/{microscope}.csv",
     log:
@@ -390,7 +407,11 @@ rule lightfield_network_figure:
             caption="../report/lightfield_network.rst",
             category="Light field",
             subcategory="microscope {microscope}",
-            labels={"stage": "2 train", "result": "training of {network}"},
+            labels={
+                "stage": "2 train",
+                "result": "training of {network}",
+                "file": "{network}.png",
+            },
         ),
     log:
         "logs/lightfield/network_figure/{microscope}_{network}.log",
@@ -419,7 +440,11 @@ rule lightfield_metrics:
             caption="../report/lightfield_metrics.rst",
             category="Light field",
             subcategory="all samples",
-            labels={"stage": "5 evaluate", "result": "measures (CSV)"},
+            labels={
+                "stage": "5 evaluate",
+                "result": "measures (CSV)",
+                "file": "metrics.csv",
+            },
         ),
     log:
         "logs/lightfield/metrics.log",

@@ -12,7 +12,11 @@ rule xray_registration_figure:
             caption="../report/xray_registration.rst",
             category="X-ray separation",
             subcategory="{sample}",
-            labels={"stage": "1 calibrate", "result": "registration"},
+            labels={
+                "stage": "1 calibrate",
+                "result": "registration",
+                "file": "registration.png",
+            },
         ),
     log:
         "logs/xray/registration_figure/{sample}.log",
@@ -39,7 +43,11 @@ rule xray_dictionary_figure:
             caption="../report/xray_dictionary.rst",
             category="X-ray separation",
             subcategory="dictionary {dictionary}",
-            labels={"stage": "2 train", "result": "atoms of radiograph and colour"},
+            labels={
+                "stage": "2 train",
+                "result": "atoms of radiograph and colour",
+                "file": "{dictionary}.png",
+            },
         ),
     log:
         "logs/xray/dictionary_figure/{dictionary}.log",
@@ -65,7 +73,11 @@ rule xray_network_figure:
             caption="../report/xray_network.rst",
             category="X-ray separation",
             subcategory="{sample}",
-            labels={"stage": "2 train", "result": "training of the network"},
+            labels={
+                "stage": "2 train",
+                "result": "training of the network",
+                "file": "training.png",
+            },
         ),
     log:
         "logs/xray/network_figure/{sample}.log",
@@ -91,7 +103,11 @@ rule xray_objective_figure:
             caption="../report/xray_objective.rst",
             category="X-ray separation",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "objective of csc"},
+            labels={
+                "stage": "3 infer",
+                "result": "objective of csc",
+                "file": "objective.png",
+            },
         ),
     log:
         "logs/xray/objective_figure/{sample}.log",
@@ -127,7 +143,11 @@ rule xray_figures:
             caption="../report/xray_separation.rst",
             category="X-ray separation",
             subcategory="{sample}",
-            labels={"stage": "3 infer", "result": "separation by all methods"},
+            labels={
+                "stage": "3 infer",
+                "result": "separation by all methods",
+                "file": "separation.png",
+            },
         ),
     log:
         "logs/xray/figures/{sample}.log",
