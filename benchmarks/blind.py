@@ -1,21 +1,22 @@
 """Blind deconvolution of faces: INDIGO+ whose network learns the blur on its way, beside Wiener and TV.
 
-![truth, blurred, each method](images/blind.png)
-
 Grey faces of 32 x 32 pixels (benchmarks/faces.py), test people; each blurred by a kernel of its own that
 nobody was told: oblong Gaussians of 0.7 to 2 px, or motion of 5 to 11 px, borders periodic, noise 2.55 of
 255. The network learned blurs of the same two families from pairs, with its code measured in the blurred
 image; the kernels of tests are others. "fixed": it stays as it was trained. "refined": Adam on
-||y - c(x_0t)||^2 in every step of the sampler. Both start from the same initial restoration, that of Wiener
-with the estimated kernel.
+||y - c(x_0t)||^2 in every step of the sampler; "code refined": on its code alone, in the last steps. All
+start from the same initial restoration, that of Wiener with the estimated kernel. "mean of 4": of samples.
 The estimate for Wiener and TV: of 600 kernels of training, the one that explains the image best as a face of
 mean and spectrum of the training faces; where that is better (validation), then `kernel_from_target` from its
-restoration. "true kernel" is an oracle that the others are not granted (and an inverse crime: operator known
-exactly). All numbers are tuned on validation faces by the same PSNR; clipped to 0..1, peak 1.
+restoration. "true kernel" and "true code", fitted to truth and measurement, are oracles that the others are
+not granted (an inverse crime). Numbers were chosen on validation faces by PSNR, those of INDIGO+ by hand from
+the values in GRIDS and others around them; clipped to 0..1, peak 1.
 
-"beyond": the network learned Gaussians alone and meets motion; estimate and tuning know Gaussians alone too.
+"beyond": network and estimate learned Gaussians alone and meet motion. Pictures go to FOLDER, not into the
+documentation: they show faces for research. `--inputs` restores the ten sample inputs of INDIGO+, of which no
+truth is known: grey, the middle 96 x 96 pixels as means of 3 x 3, the 32 x 32 that the prior knows.
 
-python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]]      needs INVERSEFLOW_DATA
+python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]] [--inputs]      20 minutes
 """
 
 import argparse
@@ -32,13 +33,14 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.blind_cases import KERNEL, SIDE, SIGMA, blurred, kernels, measurements, trained  # noqa: E402
-from benchmarks.core import ROOT, write_results  # noqa: E402
+from benchmarks.core import write_results  # noqa: E402
 from benchmarks.faces import faces  # noqa: E402
 from inverseflow.core.drawing import new_figure, save  # noqa: E402
 from inverseflow.core.metrics import psnr, ssim  # noqa: E402
 from inverseflow.core.progress import progress  # noqa: E402
 from inverseflow.restoration.degradations import Blur  # noqa: E402
 from inverseflow.restoration.dps import dps  # noqa: E402
+from inverseflow.restoration.images import middle, read_set  # noqa: E402
 from inverseflow.restoration.indigo import indigo_plus  # noqa: E402
 from inverseflow.restoration.indigo_plus import Refined, refine  # noqa: E402
 from inverseflow.restoration.inn_settings import RefineSettings  # noqa: E402
@@ -48,8 +50,8 @@ from inverseflow.restoration.sampler_settings import DpsSettings, IndigoPlusSett
 from inverseflow.restoration.tv import tv  # noqa: E402
 from inverseflow.restoration.wiener import PowerSpectrum, wiener  # noqa: E402
 
-SHAPE, PICTURE = (1, SIDE, SIDE), ROOT / "docs" / "images" / "blind.png"
-N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL = 32, 10, 300, 50
+SHAPE, INPUTS = (1, SIDE, SIDE), "${INVERSEFLOW_DATA}/images/indigo_lr_medium"
+N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL, N_SAMPLE = 16, 8, 300, 50, 4
 CASES = {  # case: (families of training, family of the test)
     "Gaussian": (("Gaussian", "motion"), "Gaussian"),
     "motion": (("Gaussian", "motion"), "motion"),
@@ -61,8 +63,10 @@ TUNED = {
     "Wiener, true kernel": {"strength": 2.0},
     "TV, true kernel": {"weight": 2e-3},
     "DPS, true kernel": {"scale": 1.0},
-    "INDIGO+, fixed": {"data": 1.0, "start": 0.4},
-    "INDIGO+, refined": {"data": 1.0, "start": 0.4, "rate": 5e-5},
+    "INDIGO+, fixed": {"data": 3.0, "start": 0.4},
+    "INDIGO+, refined": {"data": 3.0, "start": 0.4, "rate": 1e-5},
+    "INDIGO+, code refined": {"data": 3.0, "start": 0.4, "code_rate": 0.02, "n_step": 2, "wait": 35},
+    "INDIGO+, true code": {"data": 3.0, "start": 0.4},
 }
 GRIDS = {
     "Wiener": {"strength": (0.5, 1.0, 2.0, 4.0), "rounds": (0, 1)},
@@ -70,8 +74,12 @@ GRIDS = {
     "Wiener, true kernel": {"strength": (0.5, 1.0, 2.0, 4.0)},
     "TV, true kernel": {"weight": (3e-4, 1e-3, 2e-3, 4e-3)},
     "DPS, true kernel": {"scale": (1.0, 2.0, 4.0, 8.0)},
-    "INDIGO+, fixed": {"data": (3.0, 6.0, 12.0), "start": (0.2, 0.4)},
-    "INDIGO+, refined": {"data": (3.0, 6.0, 12.0), "start": (0.4,), "rate": (5e-5, 5e-4)},
+    "INDIGO+, fixed": {"data": (1.0, 3.0, 6.0), "start": (0.2, 0.4)},
+    "INDIGO+, refined": {"data": (3.0,), "start": (0.4,), "rate": (1e-5, 5e-5, 5e-4), "wait": (0, 35)},
+    "INDIGO+, code refined": {
+        **{"data": (3.0,), "start": (0.4,), "code_rate": (0.005, 0.02, 0.05), "n_step": (1, 2)},
+        "wait": (0, 35),
+    },
 }
 
 
@@ -116,8 +124,6 @@ class Case:
     def __init__(self, options, name, split):
         families, family = CASES[name]
         n = N_TEST if split == "test" else N_VALIDATION
-        if split == "validation" and name.startswith("beyond"):
-            family = families[0]
         self.x, self.y, self.kernels = measurements(split, family, n)
         self.estimate, self.prior = Estimator(families), load_prior(options.prior, "bfloat16")
         self.folder, self.families, self.seeds = options.folder, families, list(range(n))
@@ -140,28 +146,50 @@ class Case:
         if method.startswith("DPS"):
             settings = DpsSettings(n_eval=N_EVAL, **numbers)
             return dps(self.prior, lambda x: blurred(x, found), self.y, settings, self.seeds)
-        first = TUNED["Wiener"]
-        initial = self.wiener(self.estimate(self.y, first["rounds"]), first["strength"]).clamp(0, 1)
-        settings = IndigoPlusSettings(n_eval=N_EVAL, start=numbers["start"], data=numbers["data"])
-        network = trained(self.folder, self.families)
-        inn = Refined(network, self.y, RefineSettings(rate=numbers.get("rate", 0)))
-        return indigo_plus(self.prior, inn, self.y, settings, self.seeds, initial=initial, refine=refine)
+        learning = {k: numbers.pop(k) for k in ("rate", "code_rate", "n_step", "wait") if k in numbers}
+        settings = IndigoPlusSettings(n_eval=N_EVAL, **numbers)
+        y, initial = (a.repeat_interleave(N_SAMPLE, 0) for a in (self.y, self.initial()))
+        inn = trained(self.folder, self.families)
+        network = Refined(inn, y, RefineSettings(**{"rate": 0} | learning))
+        if method.endswith("true code"):
+            network = self.told(inn)
+        seeds = range(len(y))
+        images = indigo_plus(self.prior, network, y, settings, seeds, initial=initial, refine=refine)
+        return images.view(-1, N_SAMPLE, *SHAPE)
+
+    def told(self, inn):
+        """The network with the codes that explain truth and measurement best."""
+        pairs = [a.repeat_interleave(N_SAMPLE, 0) for a in (self.x, self.y)]
+        network = Refined(inn, pairs[1], RefineSettings(rate=0, code_rate=0.03, n_step=100))
+        network.fit(*pairs)
+        network.codes = network.codes.detach()
+        return network
+
+    def initial(self):
+        """The restoration that INDIGO+ starts from: Wiener with the estimated kernel."""
+        numbers = dict(TUNED["Wiener"])
+        return self.wiener(self.estimate(self.y, numbers.pop("rounds")), **numbers).clamp(0, 1)
 
     def figures(self, images):
         pairs = list(zip(images.clamp(0, 1).numpy(), self.x.numpy()))
         return [psnr(a, b, peak=1) for a, b in pairs], [ssim(a[0], b[0], peak=1) for a, b in pairs]
 
 
+def mean_of(images):
+    """Several samples of an image (image, sample, channel, y, x) as their mean; single images as they are."""
+    return images.mean(1) if images.ndim == 5 else images
+
+
 def tune(options):
-    """The best numbers of each method, on validation faces of the cases in the families."""
-    cases = [Case(options, name, "validation") for name in ("Gaussian", "motion")]
+    """The best numbers of each method, on validation faces of all cases."""
+    cases = [Case(options, name, "validation") for name in CASES]
     for method, grid in GRIDS.items():
         if options.only and not method.startswith(tuple(options.only)):
             continue
         best = (0, None)
         for values in progress(list(itertools.product(*grid.values())), method):
             numbers = dict(zip(grid, values))
-            found = np.mean([case.figures(case.restored(method, numbers))[0] for case in cases])
+            found = np.mean([case.figures(mean_of(case.restored(method, numbers)))[0] for case in cases])
             print(method, numbers, f"{found:.3f}", flush=True)
             best = max(best, (found, numbers), key=lambda pair: pair[0])
         print(f"    {method!r}: {best[1]},  # {best[0]:.2f}", flush=True)
@@ -173,8 +201,14 @@ def test(options):
     for name in CASES:
         case = Case(options, name, "test")
         columns = {"truth": case.x, "blurred": case.y}
-        for method, numbers in progress([("blurred", None), *TUNED.items()], name):
-            images = case.y if numbers is None else case.restored(method, numbers)
+        made = {"blurred": case.y}
+        for method, numbers in progress(list(TUNED.items()), name):
+            images = case.restored(method, numbers)
+            if images.ndim == 5:
+                made[method], made[f"{method}, mean of {N_SAMPLE}"] = images[:, 0], images.mean(1)
+            else:
+                made[method] = images
+        for method, images in made.items():
             columns[method] = images
             row = dict(case=name, method=method, n=len(images))
             for metric, unit, values in zip(("PSNR", "SSIM"), ("dB", ""), case.figures(images)):
@@ -182,13 +216,24 @@ def test(options):
                 rows.append(row | dict(metric=metric, unit=unit, value=np.mean(values), spread=spread))
             print(name, method, f"{np.mean(case.figures(images)[0]):.3f}", flush=True)
         pictures[name] = columns
-    draw(pictures)
+    draw(pictures, 2, options.folder / "blind.png")
     return pd.DataFrame(rows)
 
 
-def draw(pictures):
-    """Two faces of each case (rows), truth and methods (columns)."""
-    n, methods = 2, list(next(iter(pictures.values())))
+def inputs(options):
+    """The sample inputs of INDIGO+ at the size of the prior, and what becomes of them."""
+    images = torch.stack([torch.from_numpy(middle(x, 3 * SIDE)) for x in read_set(INPUTS, False).values()])
+    case = Case(options, "Gaussian", "validation")
+    case.y = torch.nn.functional.avg_pool2d(images, 3)
+    columns = {"input, 96 px": images, "32 px": case.y, "Wiener": case.initial()}
+    for method in ("INDIGO+, fixed", "INDIGO+, code refined"):
+        columns[method] = mean_of(case.restored(method, TUNED[method]))
+    draw({"": columns}, len(images), options.folder / "inputs.png")
+
+
+def draw(pictures, n, path):
+    """n faces of each case (rows), truth and methods (columns)."""
+    methods = list(next(iter(pictures.values())))
     figure = new_figure(1.1 * len(methods), 1.1 * n * len(pictures) + 0.4)
     axes = figure.subplots(n * len(pictures), len(methods), squeeze=False)
     for row, (name, i) in zip(axes, itertools.product(pictures, range(n))):
@@ -198,7 +243,7 @@ def draw(pictures):
             if row is axes[0]:
                 axis.set_title(method.replace(", ", "\n"), fontsize=7)
         row[0].set_ylabel(name.replace(": ", ":\n"), fontsize=7)
-    save(figure, PICTURE)
+    save(figure, path)
 
 
 def main():
@@ -206,13 +251,14 @@ def main():
     parser.add_argument("--folder", type=Path, required=True, help="weights of the networks")
     parser.add_argument("--prior", type=Path, required=True, help="weights of the prior of faces, 32 x 32")
     parser.add_argument("--tune", action="store_true", help="search for the numbers, print them")
+    parser.add_argument("--inputs", action="store_true", help="the sample inputs of INDIGO+, no table")
     parser.add_argument("--only", nargs="+", help="tune the methods that begin so")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
-    if options.tune:
-        return tune(options)
+    if options.tune or options.inputs:
+        return (tune if options.tune else inputs)(options)
     print(write_results("blind", test(options)))
 
 

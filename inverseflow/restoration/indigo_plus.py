@@ -33,7 +33,7 @@ class Refined:
     """
 
     def __init__(self, inn, y, settings, code=None):
-        self.settings = settings
+        self.settings, self.n_call = settings, 0
         with torch.no_grad():
             self.codes = inn.code_of(y, code)
         n = len(y) if settings.rate else 1
@@ -68,8 +68,13 @@ class Refined:
         return torch.cat([inn.inverse(one, d, code) for inn, code, one, *d in self._each(c, *d)])
 
     def fit(self, x, y):
-        """`n_step` steps of Adam on mean (y - c(x))^2 for every image x (batch, channel, y, x)."""
-        for _ in range(self.settings.n_step if self.optimiser else 0):
+        """`n_step` steps of Adam on mean (y - c(x))^2 of every image x (batch, channel, y, x).
+
+        The first `wait` calls do nothing.
+        """
+        self.n_call += 1
+        learns = self.optimiser and self.n_call > self.settings.wait
+        for _ in range(self.settings.n_step if learns else 0):
             with torch.enable_grad():
                 self.optimiser.zero_grad()
                 loss = (self.f(x.detach())[0] - y).square().mean((1, 2, 3)).sum()

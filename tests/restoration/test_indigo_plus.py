@@ -63,7 +63,9 @@ def test_no_rate_is_the_fixed_network():
 def test_the_code_alone_may_learn():
     x, y = torch.rand(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
     inn = network(n_code=2, encoder=True)
-    blind = Refined(inn, y, RefineSettings(rate=0, code_rate=0.05, n_step=5))
+    blind = Refined(inn, y, RefineSettings(rate=0, code_rate=0.05, n_step=5, wait=1))
+    refine(blind, x, y)  # waits
+    assert torch.allclose(blind.codes, inn.code_of(y))
     refine(blind, x, y)
     assert not torch.allclose(blind.codes, inn.code_of(y), atol=0.01)
     assert all(torch.equal(a, b) for a, b in zip(blind.inns[0].parameters(), inn.parameters()))
