@@ -93,7 +93,7 @@ def test_an_edit_of_a_shared_function_reruns_all_its_users(run):
     run.edit("inverseflow/core/stores.py", "digest(file,", "digest(  file, ")
     assert run.jobs() == {}
     run.edit("inverseflow/core/stores.py", '"units": units,', '"units": units or "",')
-    every = {"made", "folder", "file", "scene", "film", "panel", "canvas", "shaken", "snapshot"}
+    every = {"made", "folder", "file", "scene", "film", "panel", "canvas", "shaken", "snapshot", "faded"}
     assert run.samples() == every
     assert run.changed("results/maxrf/folder/summary.json") == {"maxrf_summarize"}
     assert run.rules("results/maxrf/folder/fingerprint.json") == set()
