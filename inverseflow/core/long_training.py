@@ -86,6 +86,7 @@ def fit(
     flat = int(settings.n_step * (1 - settings.settle))
     settling = checkpoint and Path(f"{checkpoint}.settling")
     settling_key = key_of(key, settings.n_step, settings.settle)
+    torch.manual_seed(settings.seed)  # nothing draws from it, but a checkpoint holds its state
     first = _resume(checkpoint, settling, key, settling_key, flat, state, curves) if checkpoint else 0
     end = settings.n_step if stop_after is None else min(settings.n_step, first + stop_after)
     with Parts(network, loss, settings, where) as parts:

@@ -101,6 +101,14 @@ def test_killed_and_resumed(store, tmp_path):
     assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+def test_checkpoints_of_two_runs_are_the_same_bytes(store, tmp_path):
+    settings = TrainSettings(**SMALL)
+    for name in ("a", "b"):
+        torch.rand(1)  # whatever was drawn before
+        fit(store, settings, tmp_path / name, "key", stop_after=2)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_parts_are_computed_together_with_the_same_result(store):
     settings = TrainSettings(**SMALL | {"parts": 4})
     several, _ = fit(store, settings)
