@@ -158,8 +158,8 @@ def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, 
     kernels = {"kernel": kernel, "true kernel": true_kernel}
     kernels = {text: k for text, k in kernels.items() if k is not None}
     largest = np.max([k.shape for k in kernels.values()], 0) if kernels else None
-    fig = new_figure(5.4 + 2.2 * len(kernels), 3.3)
-    ax = add_axes(fig, 0.8, 0.75, 4.2, 1.9)
+    fig = new_figure(6.0 + 2.2 * len(kernels), 3.3)
+    ax = add_axes(fig, 0.8, 0.75, 4.8, 1.9)
     names = list(fit["sigma_255"])
     at = np.arange(len(names))
     for estimator, mark, aside in (("nenet", "o", -0.08), ("wavelet", "s", 0.08)):
@@ -177,7 +177,7 @@ def calibration_figure(fit, path, kernel=None, true_kernel=None, true_255=None, 
     ax.grid(alpha=0.3)
     ax.legend(fontsize=7, ncols=2, loc="lower left")
     for number, (text, values) in enumerate(kernels.items()):
-        ax = add_axes(fig, 5.3 + 2.2 * number, 0.75, 1.9, 1.9)
+        ax = add_axes(fig, 5.9 + 2.2 * number, 0.75, 1.9, 1.9)
         ax.imshow(_framed(values, largest), cmap="gray", vmin=0, interpolation="nearest")
         ax.set_title(f"{text}, {values.shape[0]} x {values.shape[1]} px", fontsize=10)
         ax.set_xticks([])
