@@ -8,9 +8,9 @@ degradation (an inverse crime; truths are real faces, not draws of the Gaussian)
 for each image. Every sampler's numbers are those of the best PSNR on validation faces (people of the training
 set that the prior has not seen; 32, or 8 where it is not linear) of 12 tries each. bicubic, posterior mean
 and posterior sample need no tuning; "matched" is the try whose residual is nearest to the noise; "as
-published" is DDRM with eta .85. Its variance stays below the exact one whatever the number of evaluations: it
-draws each singular value by itself and forgets how they go together in the prior, and a test holds it to
-what its own recursion says. INDigo and INDIGO+ have the exact split of block means (a Haar wavelet).
+published" is DDRM with eta .85. Its variance stays below the exact one with more evaluations too: that is
+what its own recursion gives, which a test holds it to. INDigo and INDIGO+ have the exact split of block means
+(a Haar wavelet).
 
 PSNR: 64 test faces, peak 1, clipped to 0..1, mean over faces. residual: root mean square of y - A x over
 sigma, 1.00 for samples of the posterior. error of the mean: of 256 samples for one face, RMS over the
