@@ -115,7 +115,7 @@ MATCHED_SIGMA, MATCHED = (
         "INDigo": {"zeta": 0.03},  # 0.94
     },
 )
-# The numbers of Kawar et al., not tuned: what is its own about DDRM, and what the 100 evaluations are to blame for.
+# The numbers of Kawar et al., not tuned; and with more evaluations than the others have.
 PUBLISHED = {
     "DDRM, as published": {"eta": 0.85, "eta_b": 1.0},
     "DDRM, as published, 500 evaluations": {"eta": 0.85, "eta_b": 1.0, "n_eval": 500},

@@ -168,6 +168,44 @@ def test_another_training_of_the_degradation_reruns_what_is_led_by_it(run):
     assert inferred(run.jobs()) == of_chain(["indigo"])
 
 
+def write_pairs(folder, n=12):
+    """Sharp squares and what an unknown degradation left of them: means of 2 x 2, 1 - x."""
+    rng = np.random.default_rng(3)
+    for part in ("sharp", "degraded"):
+        (folder / part).mkdir(parents=True)
+    for number in range(n):
+        sharp = np.kron(rng.uniform(size=(4, 4)), np.ones((4, 4))).astype(np.float32)
+        degraded = 1 - sharp.reshape(8, 2, 8, 2).mean((1, 3))
+        for part, image in (("sharp", sharp), ("degraded", degraded)):
+            tifffile.imwrite(folder / part / f"{number:02d}.tif", (65535 * image).astype(np.uint16))
+
+
+def test_an_unknown_degradation_is_learned_from_pairs_of_images(run):
+    write_pairs(run / "raw/pairs")
+    config = run.config()["restoration"]
+    unknown = {"task": "chain", "path": "raw/pairs/degraded", "pairs": "raw/pairs", "factor": 2}
+    samples = config["samples"] | {"negative": unknown | {"sigma_255": 5, "linear": [{"average": 2}]}}
+    diffusion = config["diffusion"] | {
+        "inn": config["diffusion"]["inn"] | {"n_step": 150, "learning_rate": 0.1}
+    }
+    run.configure("restoration", samples=samples)
+    assert run.samples() == {"negative"} and "restoration_prior" not in run.rules()
+    run.configure("restoration", diffusion=diffusion)
+    folder = run / "results/restoration/negative"
+    run.snakemake(
+        "results/restoration/negative/indigo/restored.json", "results/restoration/negative/inn.json"
+    )
+    curve = [value for value in json.loads((folder / "inn.json").read_text())["curves"]["held_out"] if value]
+    assert curve[-1] < 0.1 * curve[0]
+    store = zarr.open_group(folder / "indigo/restored.zarr", mode="r")
+    assert len(store["restored"]) == 12 and store["restored/00"].shape == (1, 16, 16)
+    sharp = run / "raw/pairs/sharp/03.tif"
+    tifffile.imwrite(sharp, tifffile.imread(sharp)[::-1])
+    jobs = run.jobs("results/restoration/negative/indigo/restored.json")
+    assert jobs.keys() >= {("restoration_inn", "sample=negative")}
+    assert inferred(jobs) == {"sample=negative, method=indigo"}
+
+
 def test_another_prior_reruns_all_that_sample(run):
     block = run.config()["restoration"]["diffusion"]
     run.configure("restoration", diffusion=block | {"prior": block["prior"] | {"seed": 3}})
