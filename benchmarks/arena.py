@@ -1,6 +1,6 @@
 """Diffusion samplers where everything is known: a Gaussian prior and its exact posterior.
 
-![variance of each mode beside the exact one](images/arena.png)
+![variance of each mode over the exact one](images/arena.png)
 
 The prior is the Gaussian of 32 x 32 training faces (grey), so that its denoiser, the posterior mean and
 posterior samples are exact. Means of 4 x 4 blocks, noise 0, .05 and .10; measurement and samplers share the
@@ -284,15 +284,17 @@ def sixteen_rows(case):
 
 
 def picture(of_modes):
-    """Variance of the modes of the exact posterior, and of the samples along them."""
-    fig = new_figure(7.6, 3.6)
-    axes = add_axes(fig, 0.7, 0.55, 4.6, 2.8)
-    for label, values in of_modes.items():
-        if label != "posterior sample, exact":
-            smooth = np.exp(np.log(values.clip(1e-9)).reshape(-1, 8).mean(1))
-            style = {"color": "k", "lw": 2} if label == "exact" else {"lw": 1}
-            axes.plot(range(1, 1025, 8), smooth, label=label, **style)
-    axes.set(xscale="log", yscale="log", xlabel="mode of the exact posterior", ylabel="variance (0..1)")
+    """Variance of samples along the modes of the exact posterior, over that of the posterior."""
+    fig = new_figure(8.6, 3.6)
+    axes = add_axes(fig, 0.7, 0.55, 4.8, 2.7)
+    exact_of_modes = of_modes["exact"].reshape(-1, 8).mean(1)
+    for number, (label, values) in enumerate(of_modes.items()):
+        if label != "exact":
+            style = {"color": "k", "lw": 2} if label.endswith("exact") else {"lw": 1, "color": f"C{number}"}
+            axes.plot(range(1, 1025, 8), values.reshape(-1, 8).mean(1) / exact_of_modes, label=label, **style)
+    axes.set(xlabel="mode of the exact posterior, largest variance first", ylabel="variance over exact")
+    axes.set_ylim(0, 1.4)
+    axes.grid(alpha=0.3)
     axes.set_title("noise 0.05, 256 samples for one face", fontsize=10)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(fig, PICTURE)
