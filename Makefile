@@ -1,9 +1,11 @@
 # make run    environment, default configuration, results/report.html
 # make test   environment, format, lint and every test
 # make bench  the side-by-side runs against peers, in environments of their own
+# make bench-faces  diffusion samplers on faces for research, prior trained first: hours; needs INVERSEFLOW_DATA
 PYTHON ?= python3.11
 VENV   ?= .venv
 CORES  ?= 2
+FACES  ?= .faces
 LOCK   := envs/requirements.lock
 BIN    := $(VENV)/bin
 SM     := $(BIN)/snakemake --cores $(CORES)
@@ -29,6 +31,18 @@ bench: $(VENV)/.done .peers/pymca/.done .peers/pyolaf/.done .peers/sporco/.done
 	set -e; for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.core tables
 
+bench-faces: $(VENV)/.done .peers/deepinv/.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/peers/features.txt
+	$(BIN)/python -m benchmarks.train_prior faces32 --folder $(FACES)
+	$(BIN)/python -m benchmarks.train_prior photographs32 --folder $(FACES)
+	$(BIN)/python -m benchmarks.priors --faces $(FACES)/faces32.safetensors --photographs $(FACES)
+	$(BIN)/python -m benchmarks.train_inn --folder $(FACES)/inn
+	$(BIN)/python -m benchmarks.deepinv_speed --prior $(FACES)/faces32.safetensors
+	$(BIN)/python -m benchmarks.diffusion --prior $(FACES)/faces32.safetensors --folder $(FACES) --tune
+	$(BIN)/python -m benchmarks.diffusion --prior $(FACES)/faces32.safetensors --folder $(FACES)
+	$(BIN)/python -m benchmarks.blind --prior $(FACES)/faces32.safetensors --folder $(FACES)
+	$(BIN)/python -m benchmarks.core tables
+
 env: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml $(LOCK)
@@ -42,5 +56,5 @@ $(VENV)/.done: pyproject.toml $(LOCK)
 	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-.PHONY: run test bench env
+.PHONY: run test bench bench-faces env
 .PRECIOUS: .peers/%/.done

@@ -4,11 +4,13 @@
 
 32 x 32 grey faces (Labeled Faces in the Wild), the prior trained on 9,533 of them by benchmarks.train_prior,
 tests on faces of other people. Every sampler has 100 evaluations of the prior per image. Tuning: eight tries
-for each method and case on the same 8 validation faces, the best by feature distance is taken and recorded in
-benchmarks/results/diffusion_tuned.json. noise: means of 4 x 4 blocks, noise .00, .05, .10 of 0..1; all but
-INDigo and INDIGO+ are given the true operator, which is an inverse crime; these two have an invertible
+for each method and case on the same 16 validation faces, the best by feature distance is taken and recorded
+in benchmarks/results/diffusion_tuned.json. noise: means of 4 x 4 blocks, noise .00, .05, .10 of 0..1; all
+but INDigo and INDIGO+ are given the true operator, which is an inverse crime; these two have an invertible
 network that learned the means from pairs of training faces. PnP is half-quadratic splitting with the shipped
-denoiser of natural images ("U-Net") or with the diffusion prior as denoiser ("same prior").
+denoiser of natural images ("U-Net") or with the diffusion prior as denoiser ("same prior"). "posterior mean,
+Gaussian prior" is exact, of the Gaussian with mean and covariance of the training faces: what second moments
+alone give. That of the trained prior is not known; "mean of the runs" is one sample of each seed.
 
 Not linear: gamma is the means, x^0.5, 4 bits, noise .05; blur, JPEG a Gaussian of 1 pixel and quality 10,
 which keeps the size; saturation the means clipped at 0.5, noise .02. ILVR, DDRM and DPS are given the means
@@ -16,7 +18,8 @@ or the blur alone, a wrong operator; "fitted" is the best affine map of the pair
 learns from (benchmarks.train_inn); "oracle" is told the true operator, with roundings passed by gradients.
 
 feature distance and kernel distance: those of EfficientNet-Lite0 (benchmarks/deep_features.py); neither is
-LPIPS nor FID. Networks are evaluated in bfloat16. CPU time is of one thread in batches of 25 faces.
+LPIPS nor FID, and NIQE needs larger images. Networks are evaluated in bfloat16. CPU time is of one thread in
+batches of 25 faces.
 
 python -m benchmarks.diffusion --prior FILE [--folder FOLDER] [--faces N] [--runs N] [--tune] [--quick]
 needs INVERSEFLOW_DATA; hours, finished blocks are kept
@@ -38,7 +41,7 @@ import torch  # noqa: E402
 
 from benchmarks import deep_features  # noqa: E402
 from benchmarks.core import RESULTS, ROOT, write_results  # noqa: E402
-from benchmarks.diffusion_cases import CASES, TUNED_FILE, grid, methods, runner, tuned  # noqa: E402
+from benchmarks.diffusion_cases import CASES, CERTAIN, TUNED_FILE, grid, methods, runner, tuned  # noqa: E402
 from benchmarks.faces import faces  # noqa: E402
 from inverseflow.core.drawing import add_axes, new_figure, save  # noqa: E402
 from inverseflow.core.metrics import psnr, ssim  # noqa: E402
@@ -46,7 +49,7 @@ from inverseflow.core.stores import checksum, key_of, replacing, write_json  # n
 from inverseflow.restoration.priors import load_prior  # noqa: E402
 
 PICTURE = ROOT / "docs" / "images" / "diffusion.png"
-BLOCK, N_VALIDATION = 25, 8
+BLOCK, N_VALIDATION = 25, 16
 
 
 def noise_seeds(numbers, run=0, of_validation=False):
@@ -97,13 +100,14 @@ UNITS = {"PSNR": "dB", "SSIM": "1", "feature distance": "1"}
 
 def rows_of(case, label, options):
     """Result rows of a method: mean over faces and runs; spread is over runs, or over faces of one run."""
-    runs = range(1 if label in ("bicubic", "PnP, U-Net", "PnP, same prior") else options.runs)
-    of_runs, seconds, kernels = [], [], []
+    runs = range(1 if label in CERTAIN else options.runs)
+    of_runs, seconds, kernels, samples = [], [], [], []
     for run in runs:
         blocks = [restored(case, label, first, run, options) for first in options.blocks]
         images, truth = torch.cat([b[0] for b in blocks]), torch.cat([truths(f) for f in options.blocks])
         found, pooled = scores(images, truth)
         of_runs.append(found)
+        samples.append(images)
         seconds.append(sum(b[1] for b in blocks) / len(images))
         if pooled is not None:
             kernels.append(deep_features.kernel_distance(pooled, real_features()))
@@ -117,6 +121,10 @@ def rows_of(case, label, options):
     if kernels:
         spread = f"{np.std(kernels, ddof=1):.2g}" if len(kernels) > 1 else ""
         rows.append((case, label, "kernel distance", np.mean(kernels), "1", n, spread))
+    if len(samples) > 1:
+        values = scores(torch.stack(samples).mean(0), truth, with_features=False)[0]["PSNR"]
+        spread = f"{np.std(values, ddof=1) / n**0.5:.2g}"
+        rows.append((case, label, "PSNR of the mean of the runs", np.mean(values), "dB", n, spread))
     what = CASES[case]
     if what.linear and what.sigma:
         y = torch.cat([what.measure(truths(f), noise_seeds(range(f, f + BLOCK))) for f in options.blocks])
@@ -225,7 +233,13 @@ def main():
     if options.quick or options.only:
         print(pd.DataFrame(rows).iloc[:, :4].to_string(index=False))
         return
-    order = [*UNITS, "kernel distance", "residual over noise", "CPU time"]
+    order = [
+        *UNITS,
+        "kernel distance",
+        "PSNR of the mean of the runs",
+        "residual over noise",
+        "CPU time",
+    ]
     rows.sort(key=lambda row: order.index(row[2]))
     table = pd.DataFrame(rows, columns=["case", "method", "metric", "value", "unit", "n", "spread"])
     picture(options)

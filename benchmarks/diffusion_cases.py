@@ -23,6 +23,7 @@ from inverseflow.restoration.ilvr import ilvr
 from inverseflow.restoration.indigo import indigo, indigo_plus
 from inverseflow.restoration.pnp import restore
 from inverseflow.restoration.pnp_settings import PnpSettings
+from inverseflow.restoration.priors import GaussianPrior
 from inverseflow.restoration.sampler_settings import (
     DdrmSettings,
     DpsSettings,
@@ -94,13 +95,13 @@ def fitted(name):
 
 
 GRIDS = {  # as many tries for each
-    "PnP, same prior": {"weight": (0.02, 0.1), "last_sigma_255": (4, 8, 13, 20), "n_iter": (24,)},
-    "PnP, U-Net": {"weight": (0.02, 0.1), "last_sigma_255": (4, 8, 13, 20), "n_iter": (24,)},
+    "PnP, same prior": {"weight": (0.005, 0.03), "last_sigma_255": (4, 10, 20, 30), "n_iter": (24,)},
+    "PnP, U-Net": {"weight": (0.005, 0.03), "last_sigma_255": (4, 10, 20, 30), "n_iter": (24,)},
     "ILVR": {"until": (0, 0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3)},
     "DDRM": {"eta": (0.5, 0.7, 0.85, 1.0), "eta_b": (0.9, 1.0)},
-    "DPS": {"scale": (0.5, 1, 1.5, 2, 3, 4, 6, 10)},
-    "INDigo": {"zeta": (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2)},
-    "INDIGO+": {"start": (0.25, 0.5), "data": (0.5, 1, 2, 4)},
+    "DPS": {"scale": (0.5, 1, 1.5, 2, 3, 4.5, 7, 11)},
+    "INDigo": {"zeta": (0.015, 0.03, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)},
+    "INDIGO+": {"start": (0.4, 0.75), "data": (0.75, 1.5, 3, 6)},
 }
 SAMPLERS = {
     "ILVR": (ilvr, IlvrSettings),
@@ -109,7 +110,9 @@ SAMPLERS = {
     "INDigo": (indigo, IndigoSettings),
     "INDIGO+": (indigo_plus, IndigoPlusSettings),
 }
-LINEAR = ("bicubic", "PnP, U-Net", "PnP, same prior", "ILVR", "DDRM", "DPS", "INDigo", "INDIGO+")
+GAUSSIAN = "posterior mean, Gaussian prior"
+CERTAIN = ("bicubic", GAUSSIAN, "PnP, U-Net", "PnP, same prior")  # without seeds
+LINEAR = ("bicubic", GAUSSIAN, "PnP, U-Net", "PnP, same prior", "ILVR", "DDRM", "DPS", "INDigo", "INDIGO+")
 OTHERS = ("bicubic", "ILVR", "DDRM", "DPS", "DDRM, fitted", "INDigo", "INDIGO+", "DPS, oracle")
 
 
@@ -119,11 +122,16 @@ def methods(case):
 
 
 def grid(label):
-    """All numbers that tuning tries for a method; none for bicubic."""
+    """All numbers that tuning tries for a method; none where nothing is to be chosen."""
     space = GRIDS.get(label) or GRIDS.get(label.split(",")[0])
     if space is None:
         return []
     return [dict(zip(space, v)) for v in itertools.product(*space.values())]
+
+
+@lru_cache(1)
+def gaussian():
+    return GaussianPrior.fitted(faces("train"))
 
 
 def bicubic(y):
@@ -135,6 +143,8 @@ def runner(case, label, numbers, prior, folder):
     name, what = label.split(",")[0], CASES[case]
     if name == "bicubic":
         return lambda y, seeds: bicubic(y)
+    if label == GAUSSIAN:
+        return lambda y, seeds: gaussian().posterior(what.nominal, what.sigma).mean(y).float()
     if name == "PnP":
         own = label == "PnP, same prior"  # which knows no face upside down
         denoiser = by_prior(prior) if own else load_denoiser(shipped("unet_gray"))
