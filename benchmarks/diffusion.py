@@ -1,7 +1,5 @@
 """Degraded faces: ILVR, DDRM, DPS, INDigo and INDIGO+ with one prior, beside bicubic and plug-and-play.
 
-![truth, measurement and each method](images/diffusion.png)
-
 32 x 32 grey faces (Labeled Faces in the Wild), the prior trained on 9,533 of them by benchmarks.train_prior,
 tests on faces of other people. Every sampler has 100 evaluations of the prior per image. Tuning: eight tries
 for each method and case on the same 16 validation faces, the best by feature distance is taken and recorded
@@ -19,7 +17,7 @@ learns from (benchmarks.train_inn); "oracle" is told the true operator, with rou
 
 feature distance and kernel distance: those of EfficientNet-Lite0 (benchmarks/deep_features.py); neither is
 LPIPS nor FID, and NIQE needs larger images. Networks are evaluated in bfloat16. CPU time is of one thread in
-batches of 25 faces.
+batches of 25 faces. A picture goes to FOLDER, not into the documentation: it shows faces for research.
 
 python -m benchmarks.diffusion --prior FILE [--folder FOLDER] [--faces N] [--runs N] [--tune] [--quick]
 needs INVERSEFLOW_DATA; hours, finished blocks are kept
@@ -40,7 +38,7 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks import deep_features  # noqa: E402
-from benchmarks.core import RESULTS, ROOT, write_results  # noqa: E402
+from benchmarks.core import RESULTS, write_results  # noqa: E402
 from benchmarks.diffusion_cases import CASES, CERTAIN, TUNED_FILE, grid, methods, runner, tuned  # noqa: E402
 from benchmarks.faces import faces  # noqa: E402
 from inverseflow.core.drawing import add_axes, new_figure, save  # noqa: E402
@@ -48,7 +46,6 @@ from inverseflow.core.metrics import psnr, ssim  # noqa: E402
 from inverseflow.core.stores import checksum, key_of, replacing, write_json  # noqa: E402
 from inverseflow.restoration.priors import load_prior  # noqa: E402
 
-PICTURE = ROOT / "docs" / "images" / "diffusion.png"
 BLOCK, N_VALIDATION = 25, 16
 
 
@@ -186,7 +183,7 @@ def picture(options):
         axes.imshow(column, cmap="gray", vmin=0, vmax=1)
         axes.set_title(label.replace(", ", ",\n"), fontsize=7)
         axes.set_axis_off()
-    save(fig, PICTURE)
+    save(fig, options.folder / "diffusion.png")
 
 
 def bicubic_blocks(y):

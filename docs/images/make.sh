@@ -10,7 +10,7 @@ xray=results/xray/overpainted
 (cd "$work" && snakemake --cores 2 --configfile "$OLDPWD/docs/images/painting.yaml" -- results/maxrf/painting/maps.png)
 (cd "$work" && snakemake --cores 2 -- $light/tissue/{volumes,em/traces}.png $light/psf/demo.png)
 (cd "$work" && snakemake --cores 2 -- $xray/{separation,registration}.png)
-(cd "$work" && snakemake --cores 2 -- results/restoration/shaken/pictures.png)
+(cd "$work" && snakemake --cores 2 -- results/restoration/{shaken,faded}/pictures.png)
 python - "$work/results" docs/images <<'PYTHON'
 import sys
 from pathlib import Path
@@ -34,6 +34,7 @@ photographs = {  # many greys: smaller as JPEG
     "separation": "xray/overpainted/separation",
     "registration": "xray/overpainted/registration",
     "restoration": "restoration/shaken/pictures",
+    "chain": "restoration/faded/pictures",
 }
 for name, file in photographs.items():
     with Image.open(source / f"{file}.png") as image:
