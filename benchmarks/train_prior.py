@@ -45,9 +45,7 @@ PHOTOGRAPHS = PriorSettings(
 )
 TEST_TIMES = (50, 100, 200, 400)
 RECIPES = {
-    "faces32": PriorTrainSettings(
-        weights="train", n_step=8500, settle=0.4, width=(96, 192), n_block=(2, 3)
-    ),
+    "faces32": PriorTrainSettings(weights="train", n_step=8500, settle=0.4, width=(96, 192), n_block=(2, 3)),
     "photographs32": PriorTrainSettings(
         weights="train", n_step=2000, width=(48, 80), n_block=(1, 2), n_head=0
     ),

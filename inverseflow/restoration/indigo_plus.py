@@ -30,12 +30,16 @@ class Refined:
     y : measurements (batch, channel, y, x); a network with an encoder takes its codes from them
     settings : RefineSettings
     code : (batch, n_code) for a network that is given codes
+    n_sample : so many measurements in succession are one, restored as often: they share a code, which then
+        fits several samples of the posterior, as in Monte Carlo EM, not the chance of one
     """
 
-    def __init__(self, inn, y, settings, code=None):
-        self.settings, self.n_call = settings, 0
+    def __init__(self, inn, y, settings, code=None, n_sample=1):
+        self.settings, self.n_call, self.n_sample = settings, 0, n_sample
         with torch.no_grad():
-            self.codes = inn.code_of(y, code)
+            self.code = inn.code_of(y, code)
+        if self.code is not None:
+            self.code = self.first = self.code[::n_sample]
         n = len(y) if settings.rate else 1
         self.inns = [copy.deepcopy(inn).requires_grad_(settings.rate > 0) for _ in range(n)]
         parts = []
@@ -44,19 +48,25 @@ class Refined:
                 p for one in self.inns for n, p in one.named_parameters() if not n.startswith("encoder")
             ]
             parts.append({"params": weights, "lr": settings.rate})
-        if settings.code_rate and self.codes is not None:
-            self.codes = self.codes.clone().requires_grad_()
-            parts.append({"params": [self.codes], "lr": settings.code_rate})
+        if settings.code_rate and self.code is not None:
+            self.code = self.code.clone().requires_grad_()
+            parts.append({"params": [self.code], "lr": settings.code_rate})
         self.optimiser = torch.optim.Adam(parts) if parts else None
+
+    @property
+    def codes(self):
+        """The code of each measurement (batch, n_code), or None."""
+        return None if self.code is None else self.code.repeat_interleave(self.n_sample, 0)
 
     def _each(self, *tensors):
         """(network, code, parts of the tensors) of each image, or of all at once where they share one."""
+        codes = self.codes
         if len(self.inns) == 1:
-            yield self.inns[0], self.codes, *tensors
+            yield self.inns[0], codes, *tensors
             return
         for i, inn in enumerate(self.inns):
             part = slice(i, i + 1)
-            yield inn, None if self.codes is None else self.codes[part], *(t[part] for t in tensors)
+            yield inn, None if codes is None else codes[part], *(t[part] for t in tensors)
 
     def f(self, x):
         """(c, d) of images, each by its own network."""
@@ -70,14 +80,16 @@ class Refined:
     def fit(self, x, y):
         """`n_step` steps of Adam on mean (y - c(x))^2 of every image x (batch, channel, y, x).
 
-        The first `wait` calls do nothing.
+        The first `wait` calls do nothing. With an `anchor` the code is drawn to where it began.
         """
         self.n_call += 1
         learns = self.optimiser and self.n_call > self.settings.wait
         for _ in range(self.settings.n_step if learns else 0):
             with torch.enable_grad():
                 self.optimiser.zero_grad()
-                loss = (self.f(x.detach())[0] - y).square().mean((1, 2, 3)).sum()
+                loss = (self.f(x.detach())[0] - y).square().mean((1, 2, 3)).sum() / self.n_sample
+                if self.settings.anchor and self.code is not None:
+                    loss = loss + self.settings.anchor * (self.code - self.first).square().sum()
                 loss.backward()
                 self.optimiser.step()
 

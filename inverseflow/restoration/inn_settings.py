@@ -77,6 +77,9 @@ class RefineSettings(Settings):
 
     rate: float = setting(5e-5, "learning rate of Adam; 0 leaves the network as it is", ge=0, le=1)
     code_rate: float = setting(0.0, "learning rate of the code; 0 leaves it as it is", ge=0, le=1)
+    anchor: float = setting(
+        0.0, "weight of the square of what the code moved, beside the mean square of y - c", ge=0
+    )
     n_step: int = setting(1, "steps of Adam at each step of the sampler", ge=0)
     wait: int = setting(
         0,

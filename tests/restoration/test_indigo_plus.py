@@ -71,6 +71,23 @@ def test_the_code_alone_may_learn():
     assert all(torch.equal(a, b) for a, b in zip(blind.inns[0].parameters(), inn.parameters()))
 
 
+def test_samples_of_one_image_may_share_a_code():
+    """It fits all of them at once; an anchor keeps it near to where it began."""
+    x, y = torch.rand(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    y = y.repeat_interleave(3, 0)
+    samples = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(1))
+    inn, moved, fitted = network(n_code=2, encoder=True), {}, {}
+    for anchor in (0, 1):
+        blind = Refined(inn, y, RefineSettings(rate=0, code_rate=0.02, n_step=40, anchor=anchor), n_sample=3)
+        before = (blind.f(samples)[0] - y).square().view(2, -1).mean(1)
+        blind.fit(samples, y)
+        after = (blind.f(samples)[0] - y).square().view(2, -1).mean(1)
+        assert blind.code.shape == (2, 2) and torch.equal(blind.codes[:3], blind.code[:1].expand(3, -1))
+        fitted[anchor] = after < before
+        moved[anchor] = (blind.code - blind.first).detach().norm(dim=1)
+    assert fitted[0].all() and (moved[1] < 0.3 * moved[0]).all(), moved
+
+
 def test_blind_samples_do_not_depend_on_their_neighbours(prior):
     y = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
     settings = IndigoPlusSettings(n_eval=5)
