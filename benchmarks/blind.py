@@ -19,7 +19,7 @@ the values in GRIDS and others around them; clipped to 0..1, peak 1.
 documentation: they show faces for research. `--inputs` restores the ten sample inputs of INDIGO+, of which no
 truth is known: grey, the middle 96 x 96 pixels as means of 3 x 3, the 32 x 32 that the prior knows.
 
-python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]] [--inputs]      20 minutes
+python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]] [--inputs]      half an hour
 """
 
 import argparse
@@ -54,7 +54,7 @@ from inverseflow.restoration.tv import tv  # noqa: E402
 from inverseflow.restoration.wiener import PowerSpectrum, wiener  # noqa: E402
 
 SHAPE, INPUTS = (1, SIDE, SIDE), "${INVERSEFLOW_DATA}/images/indigo_lr_medium"
-N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL, N_SAMPLE = 16, 8, 300, 50, 4
+N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL, N_SAMPLE = 32, 8, 300, 50, 4
 CASES = {  # case: (families of training, family of the test)
     "Gaussian": (("Gaussian", "motion"), "Gaussian"),
     "motion": (("Gaussian", "motion"), "motion"),
