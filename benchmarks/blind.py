@@ -6,9 +6,8 @@ nobody was told: oblong Gaussians of 0.7 to 2 px, or motion of 5 to 11 px, borde
 image; the kernels of tests are others. "fixed": it stays as it was trained. "refined": Adam on
 ||y - c(x_0t)||^2 in steps of the sampler, as published. "code refined": four samples led by the data at half
 the weight, so that they have not yet agreed with a wrong code; in the last step Adam on the code that they
-share; then the sampler anew with that code. "fixed, twice": the same without learning, for as many
-evaluations. All start from the same initial restoration, that of Wiener with the estimated kernel. "mean of
-4": of samples.
+share; then the sampler anew, with that code and the same seeds, so what differs is the code. All start from
+the same initial restoration, that of Wiener with the estimated kernel. "mean of 4": of samples.
 The estimate for Wiener and TV: of 600 kernels of training, the one that explains the image best as a face of
 mean and spectrum of the training faces; where that is better (validation), then `kernel_from_target` from its
 restoration. "true kernel" and "true code", fitted to truth and measurement, are oracles that the others are
@@ -68,7 +67,6 @@ TUNED = {
     "TV, true kernel": {"weight": 2e-3},
     "DPS, true kernel": {"scale": 4.0},
     "INDIGO+, fixed": {"data": 4.0, "start": 0.4},
-    "INDIGO+, fixed, twice": {"data": 4.0, "start": 0.4, "first_data": 2.0},
     "INDIGO+, refined": {"data": 4.0, "start": 0.4, "rate": 1e-5, "wait": 35},
     "INDIGO+, code refined": {"data": 4.0, "start": 0.4, "first_data": 2.0, **LEARNING},
     "INDIGO+, true code": {"data": 4.0, "start": 0.4},
