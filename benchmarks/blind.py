@@ -18,7 +18,7 @@ the values in GRIDS and others around them; clipped to 0..1, peak 1.
 documentation: they show faces for research. `--inputs` restores the ten sample inputs of INDIGO+, of which no
 truth is known: grey, the middle 96 x 96 pixels as means of 3 x 3, the 32 x 32 that the prior knows.
 
-python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]] [--inputs]      half an hour
+python -m benchmarks.blind --folder FOLDER --prior FILE [--tune [--only TEXT ...]] [--inputs]      30 minutes
 """
 
 import argparse
