@@ -37,7 +37,7 @@ import torch  # noqa: E402
 from benchmarks.blind_cases import KERNEL, SIDE, SIGMA, blurred, kernels, measurements, trained  # noqa: E402
 from benchmarks.core import write_results  # noqa: E402
 from benchmarks.faces import faces  # noqa: E402
-from inverseflow.core.drawing import new_figure, save  # noqa: E402
+from inverseflow.core.drawing import add_axes, new_figure, save  # noqa: E402
 from inverseflow.core.metrics import psnr, ssim  # noqa: E402
 from inverseflow.core.progress import progress  # noqa: E402
 from inverseflow.restoration.degradations import Blur  # noqa: E402
@@ -54,6 +54,7 @@ from inverseflow.restoration.wiener import PowerSpectrum, wiener  # noqa: E402
 
 SHAPE, INPUTS = (1, SIDE, SIDE), "${INVERSEFLOW_DATA}/images/indigo_lr_medium"
 N_TEST, N_VALIDATION, N_CANDIDATE, N_EVAL, N_SAMPLE = 32, 8, 300, 50, 4
+GAIN = "PSNR over that of the fixed network"
 CASES = {  # case: (families of training, family of the test)
     "Gaussian": (("Gaussian", "motion"), "Gaussian"),
     "motion": (("Gaussian", "motion"), "motion"),
@@ -222,9 +223,15 @@ def test(options):
         for method, images in made.items():
             columns[method] = images
             row = dict(case=name, method=method, n=len(images))
-            for metric, unit, values in zip(("PSNR", "SSIM"), ("dB", ""), case.figures(images)):
-                spread = f"{np.std(values) / len(values) ** 0.5:.2g}"
-                rows.append(row | dict(metric=metric, unit=unit, value=np.mean(values), spread=spread))
+            found = dict(zip(("PSNR", "SSIM"), case.figures(images)))
+            if method.startswith("INDIGO+"):
+                fixed = "INDIGO+, fixed" + f", mean of {N_SAMPLE}" * ("mean" in method)
+                found[GAIN] = np.subtract(found["PSNR"], case.figures(made[fixed])[0])
+            for metric, values in found.items():
+                unit, spread = "" if metric == "SSIM" else "dB", np.std(values) / len(values) ** 0.5
+                rows.append(
+                    row | dict(metric=metric, unit=unit, value=np.mean(values), spread=f"{spread:.2g}")
+                )
         pictures[name] = columns
     draw(pictures, 2, options.folder / "blind.png")
     return pd.DataFrame(rows)
@@ -244,15 +251,17 @@ def inputs(options):
 def draw(pictures, n, path):
     """n faces of each case (rows), truth and methods (columns)."""
     methods = list(next(iter(pictures.values())))
-    figure = new_figure(1.1 * len(methods), 1.1 * n * len(pictures) + 0.4)
-    axes = figure.subplots(n * len(pictures), len(methods), squeeze=False)
-    for row, (name, i) in zip(axes, itertools.product(pictures, range(n))):
-        for axis, method in zip(row, methods):
+    n_row = n * len(pictures)
+    figure = new_figure(1.1 * len(methods) + 0.6, 1.1 * n_row + 0.6)
+    for row, (name, i) in enumerate(itertools.product(pictures, range(n))):
+        for column, method in enumerate(methods):
+            axis = add_axes(figure, 0.5 + 1.1 * column, 0.05 + 1.1 * (n_row - 1 - row), 1.05, 1.05)
             axis.imshow(pictures[name][method][i, 0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
+            if row == 0:
                 axis.set_title(method.replace(", ", "\n"), fontsize=7)
-        row[0].set_ylabel(name.replace(": ", ":\n"), fontsize=7)
+            if column == 0:
+                axis.set_ylabel(name.replace(": ", ":\n"), fontsize=7)
     save(figure, path)
 
 
