@@ -28,6 +28,7 @@ TASKS = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PANEL_IN, _GAP_IN, _TEXT_IN = 2.1, 0.12, 0.42
+_LARGE_PANEL_IN, _ALL_PANELS_IN = 3.3, 6.6  # one or two columns are drawn larger
 
 
 def pictures_figure(restored, path, settings, truth=None, task=None, title=""):
@@ -44,8 +45,9 @@ def pictures_figure(restored, path, settings, truth=None, task=None, title=""):
     called = NAMES | {"input": INPUTS.get(task, "as measured")}
     names = sorted(next(iter(restored.values())))[: settings.n_image]
     columns = ({} if truth is None else {"truth": truth}) | restored
-    row_in = 2 * _PANEL_IN + _GAP_IN + _TEXT_IN
-    fig = new_figure(0.3 + len(columns) * (_PANEL_IN + _GAP_IN), 0.5 + len(names) * (row_in + _GAP_IN))
+    panel_in = min(max(_PANEL_IN, _ALL_PANELS_IN / len(columns)), _LARGE_PANEL_IN)
+    row_in = 2 * panel_in + _GAP_IN + _TEXT_IN
+    fig = new_figure(0.3 + len(columns) * (panel_in + _GAP_IN), 0.5 + len(names) * (row_in + _GAP_IN))
     height = fig.get_size_inches()[1]
     for i, name in enumerate(names):
         images = {method: shown(found[name][:]) for method, found in columns.items()}
@@ -53,16 +55,15 @@ def pictures_figure(restored, path, settings, truth=None, task=None, title=""):
         row, col, side = busiest(like, settings.zoom_px)
         top = height - 0.5 - i * (row_in + _GAP_IN) - _TEXT_IN
         for j, (method, image) in enumerate(images.items()):
-            left = 0.2 + j * (_PANEL_IN + _GAP_IN)
-            ax = _panel(fig, image, left, top - _PANEL_IN)
+            left = 0.2 + j * (panel_in + _GAP_IN)
+            ax = _panel(fig, image, left, top - panel_in, panel_in)
             ax.add_patch(_frame(row, col, side))
             text = called.get(method, method)
             if truth is not None and method != "truth":
                 text += f"\n{psnr(image, images['truth'], peak=1):.2f} dB"
             ax.set_title(text, fontsize=9)
-            below = _panel(
-                fig, image[row : row + side, col : col + side], left, top - 2 * _PANEL_IN - _GAP_IN
-            )
+            detail = image[row : row + side, col : col + side]
+            below = _panel(fig, detail, left, top - 2 * panel_in - _GAP_IN, panel_in)
             if j == 0:
                 ax.set_ylabel(f"{name}, {image.shape[0]} x {image.shape[1]} px", fontsize=9)
                 below.set_ylabel(f"detail, {side} x {side} px", fontsize=9)
@@ -89,8 +90,8 @@ def busiest(image, side):
     return int(row), int(col), side
 
 
-def _panel(fig, image, left, bottom):
-    ax = add_axes(fig, left, bottom, _PANEL_IN, _PANEL_IN)
+def _panel(fig, image, left, bottom, side_in):
+    ax = add_axes(fig, left, bottom, side_in, side_in)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])

@@ -26,14 +26,18 @@ def test_pictures_are_drawn_and_the_same_again(tmp_path):
     rng = np.random.default_rng(0)
     grey = {"a": rng.random((1, 30, 40)), "b": rng.random((1, 50, 20))}
     colour = {"a": rng.random((3, 30, 40))}
-    files = [tmp_path / f"{i}.png" for i in range(3)]
+    files = [tmp_path / f"{i}.png" for i in range(4)]
     settings = FiguresSettings(n_image=2, zoom_px=12)
     for file in files[:2]:
         pictures_figure({"input": grey, "mine": grey}, file, settings, truth=grey, title="t")
     assert files[0].read_bytes() == files[1].read_bytes()
-    pictures_figure({"input": colour}, files[2], settings)
+    first = {"a": grey["a"]}
+    pictures_figure({"input": first, "mine": first}, files[2], settings, truth=first, title="t")
     with Image.open(files[0]) as two, Image.open(files[2]) as one:
-        assert two.height > 1.5 * one.height and two.width > one.width
+        assert two.height > 1.5 * one.height and two.width == one.width
+    pictures_figure({"input": colour, "mine": colour}, files[3], settings)
+    with Image.open(files[3]) as few:
+        assert few.width > 700  # two columns fill a page as three do
 
 
 def test_curves_calibration_and_training_are_drawn(tmp_path):
