@@ -74,7 +74,7 @@ TUNED = {
 }
 GRIDS = {
     "Wiener": {"strength": (0.5, 1.0, 2.0, 4.0), "rounds": (0, 1)},
-    "TV": {"weight": (3e-4, 1e-3, 2e-3, 4e-3), "rounds": (0, 1)},
+    "TV": {"weight": (2e-3, 4e-3, 8e-3, 1.6e-2), "rounds": (0, 1)},
     "Wiener, true kernel": {"strength": (0.5, 1.0, 2.0, 4.0)},
     "TV, true kernel": {"weight": (3e-4, 1e-3, 2e-3, 4e-3)},
     "DPS, true kernel": {"scale": (1.0, 2.0, 4.0, 8.0)},

@@ -41,7 +41,7 @@ import torch  # noqa: E402
 
 from benchmarks import deep_features  # noqa: E402
 from benchmarks.core import RESULTS, write_results  # noqa: E402
-from benchmarks.diffusion_cases import CASES, CERTAIN, TUNED_FILE, grid, methods, runner, tuned  # noqa: E402
+from benchmarks.diffusion_cases import CASES, CERTAIN, TUNED_FILE, grid, methods, rms, runner, tuned  # noqa: E402
 from benchmarks.faces import faces  # noqa: E402
 from inverseflow.core.drawing import add_axes, new_figure, save  # noqa: E402
 from inverseflow.core.metrics import psnr, ssim  # noqa: E402
@@ -127,7 +127,7 @@ def rows_of(case, label, options):
     what = CASES[case]
     if what.linear and what.sigma:
         y = torch.cat([what.measure(truths(f), noise_seeds(range(f, f + BLOCK))) for f in options.blocks])
-        residual = float((y - what.nominal(images)).square().mean().sqrt()) / what.sigma
+        residual = rms(y - what.nominal(images)) / what.sigma
         rows.append((case, label, "residual over noise", residual, "1", n, ""))
     rows.append((case, label, "CPU time", np.mean(seconds), "s/image", n, ""))
     return rows
@@ -145,7 +145,7 @@ def tune(case, label, options):
     truth = torch.from_numpy(faces("validation")[:N_VALIDATION])
     y = CASES[case].measure(truth, noise_seeds(range(N_VALIDATION), of_validation=True))
     tries = []
-    for numbers in grid(label):
+    for numbers in grid(case, label):
         key = key_of(options.digest, case, label, numbers)
         file = options.folder / "tuning" / f"{key}.json"
         if not file.is_file():
@@ -218,13 +218,13 @@ def main():
     if options.tune:
         if not deep_features.available():
             parser.error("tuning goes by feature distance: install envs/peers/features.txt")
-        jobs = [(case, label) for case in cases for label in methods(case) if grid(label)]
+        jobs = [(case, label) for case in cases for label in methods(case) if grid(case, label)]
         for case, label in sorted(jobs, key=lambda job: "INDI" in job[1].upper()):
             record(case, label, *tune(case, label, options))
         return
     rows, known = [], tuned()
     for case in cases:
-        if missing := [label for label in methods(case) if grid(label) and label not in known.get(case, {})]:
+        if missing := [m for m in methods(case) if grid(case, m) and m not in known.get(case, {})]:
             parser.error(f"{case}: {', '.join(missing)} not tuned yet: run with --tune first")
         for label in methods(case):
             rows += rows_of(case, label, options)

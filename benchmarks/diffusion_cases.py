@@ -43,6 +43,10 @@ class SoftJpeg(Jpeg):
         return image + (super().__call__(image) - image).detach()
 
 
+def rms(x):
+    return float(x.square().mean().sqrt())
+
+
 class Case:
     """A degradation with its noise, and what a linear method takes for it.
 
@@ -57,6 +61,16 @@ class Case:
 
     def measure(self, images, seeds):
         return add_noise_each(self.true(images), self.sigma, seeds)
+
+    def pairs(self):
+        """Training faces and their measurements."""
+        x = torch.from_numpy(faces("train"))
+        return x, self.measure(x, range(30_000, 30_000 + len(x)))
+
+    def remainder(self):
+        """Root mean square of what the nominal operator leaves of measurements of training faces."""
+        x, y = self.pairs()
+        return rms(self.nominal(x) - y)
 
 
 CASES = {f"noise {s:.2f}": Case("average", s, MEAN) for s in (0.0, 0.05, 0.1)}
@@ -74,11 +88,10 @@ class Fitted(LinearOperator):
     """
 
     def __init__(self, case):
-        x = torch.from_numpy(faces("train"))
-        y = case.measure(x, range(30_000, 30_000 + len(x)))
+        x, y = case.pairs()
         found = LinearMap(x, y)
         super().__init__(SHAPE, found.shape)
-        self.sigma = float((found(x) - y).square().mean().sqrt())
+        self.sigma = rms(found(x) - y)
         self.offset = found.matrix[-1].float().view(1, *found.shape)
         self.register_buffer("matrix", found.matrix[:-1].float())
 
@@ -95,14 +108,15 @@ def fitted(name):
 
 
 GRIDS = {  # as many tries for each
-    "PnP, same prior": {"weight": (0.005, 0.03), "last_sigma_255": (4, 10, 20, 30), "n_iter": (24,)},
-    "PnP, U-Net": {"weight": (0.005, 0.03), "last_sigma_255": (4, 10, 20, 30), "n_iter": (24,)},
+    "PnP, same prior": {"weight": (0.005, 0.1), "last_sigma_255": (4, 20, 30, 45), "n_iter": (24,)},
+    "PnP, U-Net": {"weight": (0.005, 0.1), "last_sigma_255": (4, 20, 30, 45), "n_iter": (24,)},
     "ILVR": {"until": (0, 0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3)},
     "DDRM": {"eta": (0.5, 0.7, 0.85, 1.0), "eta_b": (0.9, 1.0)},
-    "DPS": {"scale": (0.5, 1, 1.5, 2, 3, 4.5, 7, 11)},
+    "DPS": {"scale": (0.5, 2, 3, 4.5, 7, 11, 18, 30)},
     "INDigo": {"zeta": (0.015, 0.03, 0.05, 0.08, 0.12, 0.18, 0.27, 0.4)},
-    "INDIGO+": {"start": (0.4, 0.75), "data": (0.75, 1.5, 3, 6)},
+    "INDIGO+": {"start": (0.4, 0.75), "data": (1.5, 3, 6, 12)},
 }
+WRONG_DDRM = {"eta": (0.85, 1.0), "eta_b": (0.9, 1.0), "told": ("noise", "remainder")}  # operator not linear
 SAMPLERS = {
     "ILVR": (ilvr, IlvrSettings),
     "DDRM": (ddrm, DdrmSettings),
@@ -121,9 +135,11 @@ def methods(case):
     return LINEAR if CASES[case].linear else OTHERS
 
 
-def grid(label):
+def grid(case, label):
     """All numbers that tuning tries for a method; none where nothing is to be chosen."""
     space = GRIDS.get(label) or GRIDS.get(label.split(",")[0])
+    if label == "DDRM" and not CASES[case].linear:
+        space = WRONG_DDRM
     if space is None:
         return []
     return [dict(zip(space, v)) for v in itertools.product(*space.values())]
@@ -153,7 +169,10 @@ def runner(case, label, numbers, prior, folder):
     run, settings = SAMPLERS[name]
     numbers = {"n_eval": N_EVAL, **numbers}
     if name == "DDRM":
-        numbers["sigma"] = fitted(case).sigma if label == "DDRM, fitted" else what.sigma
+        remainder = numbers.pop("told", "noise") == "remainder"
+        numbers["sigma"] = what.remainder() if remainder else what.sigma
+        if label == "DDRM, fitted":
+            numbers["sigma"] = fitted(case).sigma
     settings = settings(**numbers)
     if name in ("INDigo", "INDIGO+"):
         operator = Half(trained(folder / "inn", what.inn))
