@@ -13,9 +13,9 @@ alone give. That of the trained prior is not known; "mean of the runs" is one sa
 Not linear: gamma is the means, x^0.5, 4 bits, noise .05; blur, JPEG a Gaussian of 1 pixel and quality 10,
 which keeps the size; saturation the means clipped at 0.5, noise .02. ILVR, DDRM and DPS are given the means
 or the blur alone, a wrong operator; "fitted" is the best affine map of the pairs that the invertible network
-learns from (benchmarks.train_inn), its error given to DDRM as noise; "oracle" is told the true operator, with
-roundings passed by gradients. With the blur alone and no noise DDRM divides what JPEG did by the small
-singular values of the blur: 6 dB.
+learns from (benchmarks.train_inn); "oracle" is told the true operator, with roundings passed by gradients.
+As the level of noise DDRM is given that of the measurement or the root mean square of what its wrong
+operator leaves on training faces, whichever tuning prefers; "DDRM, fitted" what the fitted map leaves.
 
 feature distance and kernel distance: those of EfficientNet-Lite0 (benchmarks/deep_features.py); neither is
 LPIPS nor FID, and NIQE needs larger images. Networks are evaluated in bfloat16. CPU time is of one thread in
